@@ -133,7 +133,7 @@ def test_the_command_tells_what_is_there(
     words = ["calibrate", "model.onnx", "--data", "x.npy", "--batch-size", "2", "-o", "run"]
     done = quantkit_command(*words, "--shard", "1/2")
     assert "shard       1/2, batches 3 to 5 of the run" in done.stdout
-    assert "1 of 2 shards are there" in done.stdout
+    assert "1 of 2 shards is there" in done.stdout
     assert quantkit_json(*words, "--shard", "0/2")["shard"] == "0/2"
     done = quantkit_command(*words, "--shard", "0/2")
     assert "all shards are there; merge them: quantkit stats merge run" in done.stdout

@@ -13,7 +13,7 @@ from quantkit.calibration.job import CalibrationJob
 from quantkit.calibration.onnxruntime_run import complete_calibration
 from quantkit.calibration.result import Calibration
 from quantkit.calibration.shard_files import SUFFIX
-from quantkit.calibration.shard_run import digest_stamps, identify_run, shard_batches
+from quantkit.calibration.shard_run import identify_run
 from quantkit.calibration.unscalable import describe_unscalable
 from quantkit.calibration.workers.task import CalibrationTask
 from quantkit.data import DataIdentity, Feed
@@ -25,6 +25,7 @@ from quantkit.executors.work_folder import WorkFolder, missing_shards_of, work_p
 from quantkit.graph import refuse_changed_weights
 from quantkit.progress import Progress
 from quantkit.sharding import Shard, ShardRecord
+from quantkit.sharding.data_parts import digest_stamps, shard_batches
 from quantkit.statistics import Statistics, parse_statistics
 from quantkit.statistics.grids import OtherRangesError
 from quantkit.statistics.shard_merging import ShardMerger

@@ -24,6 +24,6 @@ def print_shard_file(file: str | Path, record: ShardRecord, suffix: str, merging
     place = str(file).rpartition("/")[0] or "."
     there = sum(shard.count == record.count for shard in ShardFolder(place, suffix).shards().values())
     if there < record.count:
-        print_line(f"{there} of {record.count} shards are there")
+        print_line(f"{there} of {record.count} shards {'is' if there == 1 else 'are'} there")
     else:
         print_line(f"all shards are there; merge them: {merging.format(place)}")

@@ -291,7 +291,7 @@ def test_the_commands_divide_and_merge(
     words = ["evaluate", "0.onnx", "1.onnx", "--data", "x.npz", "--metric", "top1@scores", "--batch-size", "4"]
     done = quantkit_command(*words, "--shard", "1/2", "-o", "run")
     assert "shard   1/2, batches 2 to 4 of the run" in done.stdout
-    assert "1 of 2 shards are there" in done.stdout
+    assert "1 of 2 shards is there" in done.stdout
     assert quantkit_json(*words, "--shard", "0/2", "-o", "run")["samples"] == 8
     assert "--merge run" in quantkit_command(*words, "--shard", "0/2", "-o", "run").stdout
     quantkit_command(*words, "--merge", "run", "-o", "merged.json")
