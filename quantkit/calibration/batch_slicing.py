@@ -27,7 +27,7 @@ def plan_batches(job: CalibrationJob, first: Portion) -> tuple[MemoryPlan, Sessi
             job.watch,
             first.batch,
             first.samples,
-            max_memory=options.max_memory,
+            max_memory=options.memory,
             workers=options.data.threads,
             whole=whole,
             on_gpu=split_provider(options.provider)[0] != DEFAULT_PROVIDER,

@@ -63,7 +63,7 @@ def write_calibration(
         batches=counted.batches,
         slice=counted.slice,
         exclude=tuple(sorted(job.excluded)),
-        max_memory=None if job.options.backend == TENSORRT else job.options.max_memory,
+        max_memory=None if job.options.backend == TENSORRT else job.options.memory,
     )
     files: dict[Path, bytes] = {}
     if statistics is not None:

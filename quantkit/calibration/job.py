@@ -69,7 +69,7 @@ class CalibrationJob:
             "batch size": self.feed.batch_size if ordered else None,
             "preprocessing": self.spec.document,
             "histogram": options.histogram.value,
-            "max memory": None if options.backend == TENSORRT else options.max_memory,
+            "max memory": None if options.backend == TENSORRT else options.memory,
             "backend": self.backend,
             "excluded layers": sorted(self.excluded),
         }

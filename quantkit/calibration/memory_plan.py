@@ -67,6 +67,8 @@ def plan_memory(
     heaviest = max(sum(sizes[name] for name in group) for group in passes)
     room, workers = (max_memory // GPU_RUNNERS, GPU_RUNNERS) if on_gpu else (min(CACHED_BYTES, max_memory), workers)
     fitting = 1 if whole else max(1, room // max(heaviest, 1))
+    if on_gpu:
+        fitting = even_slice(fitting, samples)
     held = heaviest * fitting
     return MemoryPlan(
         0 if whole else fitting,
@@ -76,6 +78,17 @@ def plan_memory(
         frozenset(name for name in one if starts_with_batch(one[name], two[name], samples if whole else None)),
         axes,
     )
+
+
+def even_slice(most: int, samples: int) -> int:
+    """Return a slice of at most `most` samples that divides a batch evenly, unless that were less than half of it.
+
+    A GPU library plans a convolution again whenever the shape of its input changes, which costs more than to run it.
+    """
+    if most >= samples:
+        return samples
+    even = next(size for size in range(most, 0, -1) if samples % size == 0)
+    return even if 2 * even >= most else most
 
 
 def slice_shapes(batch: Batch, samples: int, count: int, axes: Mapping[str, int | None]) -> dict[str, tuple[int, ...]]:

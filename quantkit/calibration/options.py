@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from quantkit.backends.session import AUTO, DEFAULT_BACKEND, TENSORRT, backend_names, check_provider
+from quantkit.backends.session import (
+    AUTO,
+    DEFAULT_BACKEND,
+    DEFAULT_PROVIDER,
+    TENSORRT,
+    backend_names,
+    check_provider,
+    split_provider,
+)
 from quantkit.data import DataOptions
 from quantkit.data.opening import DataFields
 from quantkit.errors import UsageError
@@ -16,7 +24,7 @@ from quantkit.sharding import Shard
 from quantkit.table import Algorithm
 from quantkit.values import check_number
 
-DEFAULT_MEMORY = 1 << 30
+DEFAULT_MEMORY, GPU_MEMORY = 1 << 30, 4 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +42,8 @@ class CalibrateOptions:
     exclude: tuple[str, ...] = ()
     """Nodes that stay float (names, patterns, operators): what only they read needs no scale, and may hold NaN."""
     provider: str = "cpu"
-    max_memory: int = DEFAULT_MEMORY
-    """Bytes of activations held in memory at once."""
+    max_memory: int | None = None
+    """Bytes of activations held in memory at once; by default 1 GiB, and 4 GiB of a GPU."""
     force: bool = False
     """Replace existing files."""
     resume: bool = False
@@ -70,7 +78,14 @@ class CalibrateOptions:
             why = "a curve needs one pass in order" if self.learning_curve else "the same command goes on by itself"
             raise UsageError(f"{option} is not for workers: {why}", remedy=f"leave out {option}")
         check_number("checkpoint_every", self.checkpoint_every, 1)
-        check_number("max_memory", self.max_memory, 1, (1 << 63) - 1)
+        if self.max_memory is not None:
+            check_number("max_memory", self.max_memory, 1, (1 << 63) - 1)
+
+    @property
+    def memory(self) -> int:
+        """Bytes of activations held in memory at once."""
+        on_gpu = split_provider(self.provider)[0] != DEFAULT_PROVIDER
+        return self.max_memory or (GPU_MEMORY if on_gpu else DEFAULT_MEMORY)
 
     @property
     def placement(self) -> Placement:
@@ -110,7 +125,7 @@ class CalibrateFields(DataFields, total=False):
     backend: str
     exclude: str | Sequence[str]
     provider: str
-    max_memory: int
+    max_memory: int | None
     force: bool
     resume: bool
     checkpoint_every: int

@@ -123,7 +123,7 @@ def identify_run(job: CalibrationJob) -> RunIdentity:
         **data_parts(job.feed, options.data),
         "preprocessing": job.spec.document,
         "histogram": options.histogram.value,
-        "max memory": options.max_memory,
+        "max memory": options.memory,
         "backend": backend_version(options),
         "excluded layers": sorted(job.excluded),
         "quantkit": __version__,

@@ -66,7 +66,7 @@ ONE_RUN = ("rule", "tensorrt_version", "algorithm", "checkpoint_every")
     help="Ranges of the histograms: as TensorRT chooses them (tensorrt), or independent of the order of the samples, "
     "so that statistics of any parts can be merged (invariant).",
 )
-@click.option("--max-memory", metavar="SIZE", default="1G", show_default=True, help="Maximum memory for activations.")
+@click.option("--max-memory", metavar="SIZE", help="Maximum memory for activations. Default: 1G, 4G on a GPU.")
 @click.option("--resume", is_flag=True, help="Continue an interrupted run.")
 @click.option(
     "--checkpoint-every",
@@ -126,7 +126,7 @@ def calibrate_options(
 
     parsed = {
         "histogram": parsing.parse_histogram(own["histogram"]),
-        "max_memory": parsing.parse_size(own["max_memory"]),
+        "max_memory": parsing.parse_size(own["max_memory"]) if own["max_memory"] else None,
         "exclude": expand_name_files(own["exclude"]),
     }
     return CalibrateOptions(data=samples.reading(), **header.keywords(), **division.keywords(), **own | parsed)

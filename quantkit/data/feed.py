@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -181,6 +182,10 @@ def identity_as_read(feed: Feed, expected: DataIdentity) -> DataIdentity:
     return found
 
 
+MANY_BYTES, HASHING = 1 << 22, 8
+"""Bytes from which several threads hash a batch, and how many: a GPU takes batches faster than one core hashes them."""
+
+
 def arrays_digest(arrays: Sequence[NDArray[Any]]) -> bytes:
     """Return the sha256 over dtype, shape and values of the arrays of one sample."""
     digest = hashlib.sha256()
@@ -194,4 +199,11 @@ def portion_digests(portion: Portion) -> list[bytes]:
     """Return a digest for every sample of a portion."""
     names, count = sorted(portion.batch), portion.samples
     axes = {name: batch_axis_of(portion.batch[name], portion.axes.get(name, 0), count) for name in names}
-    return [arrays_digest([take_samples(portion.batch[name], axes[name], i) for name in names]) for i in range(count)]
+
+    def digest(i: int) -> bytes:
+        return arrays_digest([take_samples(portion.batch[name], axes[name], i) for name in names])
+
+    if sum(array.nbytes for array in portion.batch.values()) < MANY_BYTES:
+        return [digest(i) for i in range(count)]
+    with ThreadPoolExecutor(min(HASHING, count), "quantkit-hash") as pool:
+        return list(pool.map(digest, range(count)))

@@ -14,8 +14,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import numpy_helper, parser
 
-from quantkit.calibration.memory_plan import CACHED_BYTES, MemoryPlan, group_by_size, plan_memory, slice_batch
-from quantkit.calibration.options import DEFAULT_MEMORY
+from quantkit.calibration.memory_plan import (
+    CACHED_BYTES,
+    MemoryPlan,
+    even_slice,
+    group_by_size,
+    plan_memory,
+    slice_batch,
+)
+from quantkit.calibration.options import DEFAULT_MEMORY, CalibrateOptions
 from quantkit.errors import UsageError
 from quantkit.graph import Model, load_model, watched_tensors
 from quantkit.values import Batch
@@ -159,3 +166,26 @@ def test_a_tensor_of_unknown_size_is_taken_for_the_largest(tmp_path: Path) -> No
     onnx.save(proto, tmp_path / "net.onnx")
     plan = planned(load_model(tmp_path / "net.onnx"), samples=1, whole=True)
     assert plan.bytes == 4 * (sum(SAMPLE.values()) + 2 * 192)
+
+
+@given(most=st.integers(1, 300), samples=st.integers(1, 300))
+def test_slices_on_a_gpu_have_one_shape_where_that_costs_less_than_half(most: int, samples: int) -> None:
+    size = even_slice(most, samples)
+    assert 1 <= size <= max(most, 1)
+    assert 2 * size >= min(most, samples)
+    if any(samples % k == 0 for k in range((most + 1) // 2, most + 1)) or most >= samples:
+        assert samples % size == 0
+
+
+def test_a_gpu_takes_larger_slices_in_two_threads(model: Model) -> None:
+    one = planned(model, workers=8)
+    two = planned(model, workers=8, on_gpu=True)
+    assert (two.slice, two.runners) == (8, 2)
+    assert one.passes == two.passes
+    assert planned(model, samples=6, max_memory=2 * 5 * one.bytes // one.slice, on_gpu=True).slice == 3
+
+
+def test_memory_is_1_gib_or_4_of_a_gpu() -> None:
+    assert CalibrateOptions().memory == 1 << 30
+    assert CalibrateOptions(provider="cuda:1").memory == 4 << 30
+    assert CalibrateOptions(provider="cuda", max_memory=5).memory == 5
