@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from quantkit.values import Array
 
-OPSET, IR_VERSION = 17, 8
+OPSET, HALF_OPSET, IR_VERSION = 17, 19, 9
+"""Opset 19 is the first whose Q/DQ read float16."""
 FLOAT = "float"
 """The form of a chain without Q/DQ pairs."""
 PATTERN = 65_521
@@ -121,12 +122,27 @@ class BranchWriter:
         return self.node("DequantizeLinear", quantized, *scales, axis=axis)
 
 
-def branches_model(branches: list[BranchWriter]) -> onnx.ModelProto:
-    """Return one network of all branches."""
+def branches_model(branches: list[BranchWriter], *, half: bool = False) -> onnx.ModelProto:
+    """Return one network of all branches. half: in FP16, for a TensorRT that takes its types from the network."""
     from onnx import helper
 
     graph = helper.make_graph(
         [node for b in branches for node in b.nodes], "branches", [i for b in branches for i in b.inputs],
         [o for b in branches for o in b.outputs], [w for b in branches for w in b.initializers],
     )  # fmt: skip
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    if half:
+        halve(graph)
+    opset = HALF_OPSET if half else OPSET
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=IR_VERSION)
+
+
+def halve(graph: onnx.GraphProto) -> None:
+    """Turn every float tensor of a graph into float16; the scales of a Resize stay as they are."""
+    from onnx import TensorProto, numpy_helper
+
+    resized = {node.input[2] for node in graph.node if node.op_type == "Resize"}
+    for weight in graph.initializer:
+        if weight.data_type == TensorProto.FLOAT and weight.name not in resized:
+            weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight).astype(np.float16), weight.name))
+    for value in (*graph.input, *graph.output):
+        value.type.tensor_type.elem_type = TensorProto.FLOAT16

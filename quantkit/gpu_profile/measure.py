@@ -63,6 +63,8 @@ class LayerTimer:
         self._trt: Any = tensorrt()
         self.device: GpuDevice = open_device(device)
         self.version = detect_features(self._trt).version
+        self.strong = detect_features(self._trt).always_strong
+        """True if networks have to be in FP16 themselves."""
         self.messages = Messages()
         self._cache: Any = None
         self._configs: list[Any] = []
@@ -119,7 +121,8 @@ class LayerTimer:
             raise BackendError(
                 f"TensorRT cannot parse a chain: {parser.get_error(0).desc()}", remedy="use another TensorRT"
             )
-        halve_ends(trt, network, proto)
+        if not features.always_strong:
+            halve_ends(trt, network, proto)
         config = self._builder.create_builder_config()
         config.builder_optimization_level = self.level
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED

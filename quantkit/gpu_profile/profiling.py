@@ -177,7 +177,7 @@ def measured_engines(
     branches = [chain_branch(chain, form, k) for k, (chain, form) in enumerate(plan.branches)]
     alone = plan.branches[0][0].kind in ALONE
     try:
-        made = timer.measure(branches_model(branches), int8=plan.quantized, alone=alone)
+        made = timer.measure(branches_model(branches, half=timer.strong), int8=plan.quantized, alone=alone)
     except BackendError as error:
         if len(plan.branches) == 1:
             yield {

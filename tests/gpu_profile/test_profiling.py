@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import onnx
 import pytest
 
 from quantkit.errors import StaleError, UsageError
 from quantkit.gpu_profile import measure, plan, profiling
+from quantkit.gpu_profile.branch_writer import BranchWriter, branches_model
 from quantkit.gpu_profile.chain import Chain
 from quantkit.gpu_profile.engine_file import read_engines
 from quantkit.gpu_profile.plan import EnginePlan, engines_of
@@ -56,7 +58,7 @@ def test_a_second_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         profile(target)
     there = read_engines(tmp_path / "gpu.engines.json").engines
     built = []
-    monkeypatch.setattr(profiling, "branches_model", lambda b: built.append(len(b)) or plan_model(b))
+    monkeypatch.setattr(profiling, "branches_model", lambda b, half: built.append(len(b)) or plan_model(b, half))
     assert profile(target).profile == whole
     assert len(built) == len(few_plans()) - 2
     assert read_engines(tmp_path / "gpu.engines.json").engines[:2] == there
@@ -65,10 +67,8 @@ def test_a_second_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert not built
 
 
-def plan_model(branches: list) -> object:
-    from quantkit.gpu_profile.branch_writer import branches_model
-
-    return branches_model(branches)
+def plan_model(branches: list[BranchWriter], half: bool) -> onnx.ModelProto:
+    return branches_model(branches, half=half)
 
 
 def test_files_of_another_machine_are_not_mixed(tmp_path: Path) -> None:
