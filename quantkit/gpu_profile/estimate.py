@@ -18,7 +18,7 @@ FAR = 2.0
 """The distance from which on nothing is estimated: channels and rows four times as large, say."""
 SOFT = 0.02
 """Added to squared distances, so that an operator that was measured itself counts nearly alone."""
-GROWTH = 0.5
+GROWTH = 0.3
 """The power of the operations by which a neighbour's time is carried over: between that of a launch and of arithmetic.
 It changes the estimate of both precisions alike."""
 

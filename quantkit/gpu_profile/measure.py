@@ -37,6 +37,8 @@ FILL = 256 << 20
 """Bytes that are filled while the host enqueues an engine."""
 HALF_WIDTH = 2
 """Bytes of a float16."""
+ERRORS = 3
+"""Errors of TensorRT in the message about a failed build."""
 FILLS = 40
 """Fills in front of a run at most: about 2 ms on an H200, 40 ms on a small GPU."""
 
@@ -65,7 +67,7 @@ class LayerTimer:
         self.version = detect_features(self._trt).version
         self.strong = detect_features(self._trt).always_strong
         """True if networks have to be in FP16 themselves."""
-        self.messages = Messages()
+        self._messages = Messages()
         self._cache: Any = None
         self._configs: list[Any] = []
         self._log: Any = None
@@ -76,9 +78,9 @@ class LayerTimer:
     @contextmanager
     def started(self) -> Iterator[LayerTimer]:
         """Keep a builder, and with it TensorRT's kernels, loaded."""
-        with capture_messages(self._trt, self.messages) as self._log, self.device.current():
+        with capture_messages(self._trt, self._messages) as self._log, self.device.current():
             self._trt.init_libnvinfer_plugins(self._log, "")
-            self._builder = make_or_raise(lambda: self._trt.Builder(self._log), self.messages)
+            self._builder = make_or_raise(lambda: self._trt.Builder(self._log), self._messages)
             self._profiler = layer_profiler(self._trt)
             self._memory = SharedMemory(self.device)
             try:
@@ -94,7 +96,9 @@ class LayerTimer:
         alone: do not use the times of other engines, because TensorRT compiles the network as a region.
         """
         began = time.monotonic()
-        plan = self._built(proto, int8=int8, alone=alone)
+        messages = Messages()
+        with capture_messages(self._trt, messages):
+            plan = self._built(proto, messages, int8=int8, alone=alone)
         seconds = time.monotonic() - began
         runtime = self._trt.Runtime(self._log)
         engine = runtime.deserialize_cuda_engine(plan)
@@ -113,7 +117,7 @@ class LayerTimer:
         overhead = max(0.0, total - graph[1]) / max(len(layers), 1)
         return MeasuredEngine(tuple(layers), graph, overhead, seconds, document)
 
-    def _built(self, proto: onnx.ModelProto, *, int8: bool, alone: bool) -> bytes:
+    def _built(self, proto: onnx.ModelProto, messages: Messages, *, int8: bool, alone: bool) -> bytes:
         trt, features = self._trt, detect_features(self._trt)
         network = self._builder.create_network(network_flags(trt, strongly_typed=False))
         parser = trt.OnnxParser(network, self._log)
@@ -137,8 +141,8 @@ class LayerTimer:
             self._share_times(config)
         memory = self._builder.build_serialized_network(network, config)
         if memory is None:
-            said = "; ".join(self.messages.errors[-2:]) or "it gives no reason"
-            raise BackendError(f"TensorRT cannot build a chain: {said}", remedy="use another level or version")
+            errors = "; ".join(messages.errors[:ERRORS]) or "it gives no reason"
+            raise BackendError(f"TensorRT cannot build a chain: {errors}", remedy="use another level or version")
         return bytes(memory)
 
     def _share_times(self, config: Any) -> None:

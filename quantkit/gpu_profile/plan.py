@@ -111,7 +111,7 @@ def structural_chains() -> list[Chain]:
         Chain("resize", 64, 28, 1, word="linear"), Chain("excite", 96, 28, 1, 3, "SiLU"),
         Chain("excite", 480, 14, 1, 5, "HardSwish"), Chain("stem", 64, 224, 1, 7, stride=2),
         Chain("stem", 32, 224, 1, 3, "SiLU", stride=2), Chain("shared", 128, 28, 1, 3),
-        Chain("transposed", 128, 28, 1, 2), Chain("transposed", 64, 28, 1, 4),
+        Chain("transposed", 128, 28, 1, 2), Chain("transposed", 64, 28, 1, 4, ""),
     ]  # fmt: skip
 
 
