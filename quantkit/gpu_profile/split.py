@@ -43,6 +43,8 @@ def split_network(network: NetworkParts, profile: GpuProfile, wanted: Collection
         parts[name] = PrecisionCost(math.inf, cost.in_int8) if name in unknown or name in wanted else cost
     borders = []
     for tensor in network.tensors:
+        if not any(estimates.get(name) for name in (tensor.maker, *tensor.readers) if name):
+            continue  # nothing beside it is known, so that its cost decides nothing
         quantize, dequantize = border_costs(profile.borders, tensor.values)
         readers = tuple(sorted(tensor.readers, key=lambda name: name or ""))
         borders.append(BorderCost(tensor.maker, readers, quantize, dequantize))
