@@ -9,6 +9,7 @@ import click
 
 from quantkit.cli import options
 from quantkit.cli.arguments import parsing
+from quantkit.cli.arguments.engine_options import tuned_folder
 from quantkit.cli.arguments.parsing import NUMBER
 from quantkit.cli.arguments.verb import verb
 from quantkit.cli.terminal.console import (
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 )
 @click.option("--precision", metavar="P,P…", default="fp32,tf32,fp16,int8", show_default=True, help=options.PRECISIONS)
 @options.engine_table("MODEL.calib, if it exists")
+@tuned_folder
 @click.option(
     "--output", "-o", metavar="DIR", type=options.PATH, help="Folder for the engines. Default: the model's folder."
 )
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
 def bench(
     subjects: tuple[Path, ...],
     table: Path | None,
+    tuned: Path | None,
     output: Path | None,
     plot: Path | None,
     engine: options.EngineChoice,
@@ -81,6 +84,7 @@ def bench(
             options=chosen,
             build_options=BuildOptions(**engine.keywords()),
             table=table,
+            tuned=tuned,
             output=output,
             phase=spinner.phase,
         )

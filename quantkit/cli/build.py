@@ -9,6 +9,7 @@ import click
 
 from quantkit.cli import options
 from quantkit.cli.arguments import parsing
+from quantkit.cli.arguments.engine_options import tuned_folder
 from quantkit.cli.arguments.verb import verb
 from quantkit.cli.terminal.console import Printing, note, print_fields, print_heading, print_line, warn
 
@@ -24,6 +25,7 @@ SHOWN = 40
     "Build a TensorRT engine for the GPU of this machine",
     "quantkit build model.onnx --precision int8",
     "quantkit build model.int8.onnx --shapes image=1:8:32",
+    "quantkit build model.onnx --tuned model.tuned",
 )
 @click.argument("model", metavar="MODEL", type=options.PATH)
 @click.option(
@@ -34,6 +36,7 @@ SHOWN = 40
     help="Precision that layers may use; each allows those before it as fallback.",
 )
 @options.engine_table("MODEL.calib beside the model, unless the model has Q/DQ nodes")
+@tuned_folder
 @click.option(
     "--output",
     "-o",
@@ -63,6 +66,7 @@ SHOWN = 40
 def build(
     model: Path,
     table: Path | None,
+    tuned: Path | None,
     output: Path | None,
     engine: options.EngineChoice,
     all_layers: bool,
@@ -79,7 +83,9 @@ def build(
     from quantkit.engines.build import build as run
 
     with Spinner(hidden=printing.hides_progress) as spinner:
-        result = run(model, options=build_options(engine, own), table=table, output=output, phase=spinner.phase)
+        result = run(
+            model, options=build_options(engine, own), table=table, tuned=tuned, output=output, phase=spinner.phase
+        )
     for text in result.warnings:
         warn(text)
     printing.print_result(result, build_document, lambda built: print_build(built, all_layers=all_layers))

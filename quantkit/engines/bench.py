@@ -8,13 +8,11 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
-from quantkit.artifact import canonical_json, sha256_of, text_bytes
 from quantkit.backends.engine_record import is_engine, read_engine_record
 from quantkit.backends.session import (
     DEFAULT_PROVIDER,
@@ -24,10 +22,9 @@ from quantkit.backends.session import (
     open_session,
 )
 from quantkit.backends.tensorrt.messages import ignore_phase
-from quantkit.backends.tensorrt.shapes import dynamic_axes
+from quantkit.engines.bench_builds import EngineSources, build_every_precision, machine_name, shapes_for_batches
 from quantkit.engines.bench_result import BenchResult, BenchSubject, Latency, Throughput
-from quantkit.engines.build import build, find_table_scales
-from quantkit.errors import BackendError, ModelError, OutputError, TableError, UsageError
+from quantkit.errors import BackendError, ModelError, OutputError, UsageError
 from quantkit.graph import Model, load_model
 from quantkit.keywords.option_fields import takes_fields
 from quantkit.paths import exists, given_list, given_path, is_file, is_folder
@@ -96,14 +93,16 @@ def bench(
     options: BenchOptions | None = None,
     build_options: BuildOptions | None = None,
     table: str | os.PathLike[str] | None = None,
+    tuned: str | os.PathLike[str] | None = None,
     output: str | os.PathLike[str] | None = None,
     phase: Callable[[str], None] | None = None,
     **_: Unpack[BenchFields],
 ) -> BenchResult:
     """Measure engines, or build engines of every precision from an ONNX model and measure those.
 
-    subjects: engine files, or ONNX models. build_options, table, output: as `build` takes them, for a model. Without a
-    GPU or TensorRT the models run on onnxruntime, and the result says so. phase: receives progress messages.
+    subjects: engine files, or ONNX models. build_options, table, tuned, output: as `build` takes them, for a model; the
+    choice of a tuning is measured beside the precisions. Without a GPU or TensorRT the models run on onnxruntime, and
+    the result says so. phase: receives progress messages.
 
     Raises BackendError, ModelError, UsageError, and what `build` raises.
     """
@@ -124,7 +123,7 @@ def bench(
         if engines:
             raise BackendError(f"cannot run {engines[0]}: {reason}", remedy="run it on the GPU that it was built for")
         return bench_on_cpu([load_model(path) for path in models], options, say, reason)
-    return bench_on_gpu(engines, models, options, build_options, table, output, say)
+    return bench_on_gpu(engines, models, options, build_options, EngineSources(table, tuned, output), say)
 
 
 def explain_no_gpu(device: int) -> str | None:
@@ -147,8 +146,7 @@ def bench_on_gpu(
     models: Sequence[Path],
     options: BenchOptions,
     build_options: BuildOptions | None,
-    table: str | os.PathLike[str] | None,
-    output: str | os.PathLike[str] | None,
+    sources: EngineSources,
     say: Callable[[str], None],
 ) -> BenchResult:
     """Measure engines with TensorRT, after building those of the models."""
@@ -163,9 +161,11 @@ def bench_on_gpu(
         notes += said
     with kernels_loaded(options.device) if models else nullcontext():
         for path in models:
-            built, said = build_every_precision(load_model(path), options, build_options, table, output, say)
+            model = load_model(path)
+            base = bench_build_options(model, options, build_options)
+            built, said = build_every_precision(model, options.precisions, base, sources, say)
             notes += said
-            chosen += [(made.path, built_engine_subject(made)) for made in built]
+            chosen += [(made.path, replace(built_engine_subject(made), model=model.sha256)) for made in built]
     subjects, latencies, throughputs = [], [], []
     for (path, subject), name in zip(chosen, distinct_names([path for path, _ in chosen]), strict=True):
         with Engine.load(path, options.device, allow_code=options.allow_code) as engine:
@@ -187,12 +187,12 @@ def bench_on_gpu(
     )
 
 
-def machine_name(device: int) -> str:
-    """Return GPU and library, for example `NVIDIA H200, TensorRT 8.6.0`."""
-    from quantkit.backends.tensorrt.device import open_device
-    from quantkit.backends.tensorrt.versions import detect_features, tensorrt
+def bench_build_options(model: Model, options: BenchOptions, given: BuildOptions | None) -> BuildOptions:
+    """Return the options of the builds: for all batch sizes that are timed, unless shapes are given."""
+    from quantkit.backends.tensorrt.options import BuildOptions
 
-    return f"{open_device(device).name}, TensorRT {detect_features(tensorrt()).version}"
+    base = given or BuildOptions(device=options.device)
+    return base if base.shapes else replace(base, shapes=shapes_for_batches(model, options.batches))
 
 
 def distinct_names(paths: Sequence[Path]) -> list[str]:
@@ -213,68 +213,6 @@ def read_engine_subject(path: Path) -> tuple[BenchSubject, list[str]]:
         ]
     counts = count_recorded_layers(record.layers)
     return BenchSubject(path.name, record.precision, size, record.model.sha256, record.seconds, None, counts), []
-
-
-def build_every_precision(
-    model: Model,
-    options: BenchOptions,
-    build_options: BuildOptions | None,
-    table: str | os.PathLike[str] | None,
-    output: str | os.PathLike[str] | None,
-    say: Callable[[str], None],
-) -> tuple[list[BuiltEngine], list[str]]:
-    """Build the engines of one model, reusing those that exist; return them with notes."""
-    from quantkit.backends.tensorrt.options import BuildOptions, Precision
-
-    base = build_options or BuildOptions()
-    if not base.shapes:
-        base = replace(base, shapes=shapes_for_batches(model, options.batches))
-    notes: list[str] = []
-    built: list[BuiltEngine] = []
-    for name in options.precisions:
-        chosen = replace(base, precision=Precision.named(name))
-        if has_qdq(model) and not chosen.int8:
-            continue
-        if (
-            chosen.precision is Precision.INT8
-            and not has_qdq(model)
-            and find_table_scales(model, chosen, table) is None
-        ):
-            notes.append(f"no INT8 engine of {model.path.name}: there is no calibration table (run quantkit calibrate)")
-            continue
-        try:
-            made = build(
-                model.path,
-                options=chosen,
-                table=table if chosen.int8 else None,
-                output=output,
-                phase=partial(prefix_phase, say, name),
-                name=engine_name(model, chosen, machine_name(options.device)),
-            )
-        except (BackendError, TableError) as error:
-            notes.append(f"no {name} engine: {error.summary}")
-            continue
-        built.append(made)
-        notes += [f"{name}: {text}" for text in made.warnings]
-    return built, notes
-
-
-def prefix_phase(say: Callable[[str], None], name: str, text: str) -> None:
-    """Pass on a progress message with a prefix."""
-    say(f"{name}: {text}")
-
-
-def engine_name(model: Model, options: BuildOptions, machine: str) -> str:
-    """Return a name that is unique to options, shapes, GPU and TensorRT, so that no other engine is replaced."""
-    about = canonical_json([options.document(), list(options.shapes), machine])
-    return f"{model.path.stem}.{options.precision.value}.{sha256_of(text_bytes(about))[:8]}.bench.engine"
-
-
-def shapes_for_batches(model: Model, batches: Sequence[int]) -> tuple[str, ...]:
-    """Return ranges that cover all batch sizes, optimized for the largest, of inputs dynamic in the batch alone."""
-    return tuple(
-        f"{i.name}={min(batches)}:{max(batches)}:{max(batches)}" for i in model.inputs if dynamic_axes(i) == [0]
-    )
 
 
 def built_engine_subject(made: BuiltEngine) -> BenchSubject:

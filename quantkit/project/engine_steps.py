@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantkit.artifact import canonical_json, sha256_of
-from quantkit.engines.bench import BenchOptions, bench, explain_no_gpu, machine_name, shapes_for_batches
+from quantkit.engines.bench import BenchOptions, bench, explain_no_gpu
+from quantkit.engines.bench_builds import machine_name, shapes_for_batches
 from quantkit.engines.bench_result import BenchResult
 from quantkit.errors import BackendError, TableError
 from quantkit.export.batching import read_bench

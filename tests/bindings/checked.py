@@ -268,7 +268,7 @@ class ParserError(Checked):
 
 
 KINDS = {
-    "Conv": "CONVOLUTION", "Relu": "ACTIVATION", "Add": "ELEMENTWISE", "QuantizeLinear": "QUANTIZE",
+    "Cast": "IDENTITY", "Conv": "CONVOLUTION", "Relu": "ACTIVATION", "Add": "ELEMENTWISE", "QuantizeLinear": "QUANTIZE",
     "DequantizeLinear": "DEQUANTIZE", "NonZero": "NON_ZERO",
 }  # fmt: skip
 UNKNOWN_TO_PARSER = "Mystery"

@@ -15,7 +15,8 @@ from quantkit.artifact import sha256_of
 from quantkit.backends.engine_record import EngineRecord, engine_record_bytes, engine_record_path, is_engine
 from quantkit.backends.tensorrt.options import BuildOptions, Precision
 from quantkit.engines import bench as benching
-from quantkit.engines.bench import BenchOptions, bench, distinct_names, engine_name, measure_engine, read_engine_subject
+from quantkit.engines.bench import BenchOptions, bench, distinct_names, measure_engine, read_engine_subject
+from quantkit.engines.bench_builds import engine_name
 from quantkit.engines.bench_result import BenchResult, BenchSubject, Latency, bench_verdicts
 from quantkit.errors import BackendError, OutputError, UsageError
 from quantkit.graph import Model, load_model

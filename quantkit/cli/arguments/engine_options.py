@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -29,3 +30,11 @@ def tune_time(text: str, *, default: float | None = None) -> Callable[..., Any]:
         show_default=default is not None,
         help=f"Minutes for building and timing engines, to find the fastest. {text}",
     )
+
+
+tuned_folder = click.option(
+    "--tuned",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Folder of quantkit tune, whose choice is built: its model, table and precision.",
+)

@@ -43,7 +43,7 @@ CUTS = 3
 PROMISE = 0.995
 """A cut is built if it is predicted to take at most this fraction of the faster of its two engines."""
 SLACK = 1.15
-"""A build is expected to take this much longer than the longest of its kind so far."""
+"""A build is expected to take this much longer than the last of its kind: later ones find most kernels timed."""
 
 
 class NetworkSource(Protocol):
@@ -102,8 +102,9 @@ class SpeedSearch:
         self._built: dict[str, LabEngine] = {}
         self._protos: dict[str, onnx.ModelProto] = {}
         self._seen: dict[frozenset[tuple[str, str]], str] = {}
-        self._longest: dict[EngineKind, float] = {}
+        self._last: dict[EngineKind, float] = {}
         self._totals: dict[int, float] = {}
+        self._default_share = 0.0
         self.candidates: list[SpeedCandidate] = []
         self.costs: RegionCosts | None = None
         self.quantizable = 0
@@ -118,12 +119,22 @@ class SpeedSearch:
         if has_default:
             self._cut()
             self._take_own_choice()
-        for policy in (Policy.CONV_ONLY, Policy.ALL):
-            if policy is not self._policy:
-                why = "only convolutions in INT8" if policy is Policy.CONV_ONLY else "everything in INT8"
-                self._build_quantized(policy.value, SpeedPlacement((), policy), why)
+        self._build_other_policies()
         self._time()
         return tuple(self.candidates)
+
+    def _build_other_policies(self) -> None:
+        """Build what other policies place; more INT8 is hopeless where the default is slower than FP16 already."""
+        for policy in (Policy.CONV_ONLY, Policy.ALL):
+            placement = SpeedPlacement((), policy)
+            if policy is self._policy:
+                continue
+            why = "only convolutions in INT8" if policy is Policy.CONV_ONLY else "everything in INT8"
+            if policy is Policy.ALL and self._default_share > 1.0:
+                candidate = SpeedCandidate(policy.value, EngineKind.QDQ, why, placement)
+                self._leave_out(replace(candidate, detail="the default is slower than FP16 already"))
+            else:
+                self._build_quantized(policy.value, placement, why)
 
     def _build_float(self) -> None:
         proto = self._source.plain(half=self._lab.half)
@@ -178,8 +189,7 @@ class SpeedSearch:
 
     def _remember(self, candidate: SpeedCandidate, made: LabEngine) -> None:
         self._built[candidate.name] = made
-        longest = max(self._longest.get(candidate.kind, 0.0), made.seconds)
-        self._longest[candidate.kind] = longest
+        self._last[candidate.kind] = made.seconds
         self.candidates.append(
             replace(candidate, seconds=made.seconds, layers=made.counts, model=made.model, engine=made.engine)
         )
@@ -190,6 +200,7 @@ class SpeedSearch:
         costs = region_costs(self._wires, self._protos[DEFAULT], floats, quantized, max(self._batches))
         self.costs = costs
         bounds = [costs.cost(()), costs.cost(costs.parts)]
+        self._default_share = bounds[1] / bounds[0] if bounds[0] else 0.0
         for number in range(CUTS):
             kept = costs.cheapest()
             split = costs.int8_regions(kept)
@@ -243,7 +254,7 @@ class SpeedSearch:
 
     def _has_time(self, kind: EngineKind) -> bool:
         """Return whether a build of that kind is expected to end early enough to time all engines after it."""
-        known = self._longest.get(kind) or max(self._longest.values(), default=0.0)
+        known = self._last.get(kind) or max(self._last.values(), default=0.0)
         timing = (len(self._built) + 1) * len(self._batches) * (ROUNDS * SECONDS + 1.0)
         return known * SLACK + timing <= self._limit.left
 

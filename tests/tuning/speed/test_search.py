@@ -97,6 +97,13 @@ def test_other_policies_come_last(model: Model) -> None:
     assert found["all"].placement.policy is Policy.ALL
 
 
+def test_more_int8_is_hopeless_where_the_default_is_slower(model: Model) -> None:
+    lab = made(model, 1.2, 1.2, [])
+    found = searched(lab)
+    assert found["all"].outcome == "not built: it promised no gain: the default is slower than FP16 already"
+    assert "all" not in lab.built
+
+
 @given(st.floats(0, 120), st.floats(1, 20))
 @settings(max_examples=25, deadline=None)
 def test_the_time_limit_is_kept(seconds: float, build: float) -> None:

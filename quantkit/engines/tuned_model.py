@@ -1,0 +1,72 @@
+"""The choice of `quantkit tune`, read from its folder: which file to build, with which table and precision."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from quantkit.document import DocumentType
+from quantkit.errors import ModelError, StaleError, UsageError
+from quantkit.graph import Model
+from quantkit.paths import exists, is_folder
+
+RECORD_NAME = "tune.json"
+
+
+class Deployment(BaseModel):
+    """The files to build the chosen engine from, as names in the folder. model: None for the network that was tuned."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    precision: str
+    model: str | None
+    table: str | None
+
+
+class TunedRecord(BaseModel):
+    """The part of `tune.json` that a build needs; the rest is not looked at."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+    deploy: Deployment
+    provenance: dict[str, Any]
+
+
+TUNED = DocumentType[TunedRecord](TunedRecord, "a record of quantkit tune", ModelError, "tune again with --force")
+
+
+@dataclass(frozen=True, slots=True)
+class TunedModel:
+    """What to build: a model, the precision, and a table for a float network that is to be INT8."""
+
+    model: Path
+    precision: str
+    table: Path | None
+
+
+def read_tuned(folder: str | os.PathLike[str], source: Model) -> TunedModel:
+    """Return the choice in a folder of `quantkit tune`, or in its `tune.json`.
+
+    source: the network that was tuned. UsageError if there is no record, StaleError if it is of another network,
+    ModelError if it is damaged or a file is missing.
+    """
+    given = Path(folder)
+    path = given / RECORD_NAME if is_folder(given) else given
+    if not exists(path):
+        raise UsageError(f"{path} does not exist", remedy="give the folder that quantkit tune wrote with --tuned")
+    record = TUNED.read(path)
+    if record.provenance.get("model") != source.sha256:
+        raise StaleError(
+            f"{path} was made for another network than {source.path}", remedy="give the network that was tuned"
+        )
+    chosen = record.deploy
+    model = source.path if chosen.model is None else path.parent / chosen.model
+    table = None if chosen.table is None else path.parent / chosen.table
+    for file in (model, table):
+        if file is not None and not exists(file):
+            raise ModelError(f"{path} names {file.name}, which is missing", remedy="tune again with --force")
+    return TunedModel(model, chosen.precision, table)

@@ -1,0 +1,73 @@
+"""The choice of a tuning, as build and bench read it from its folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from onnx import parser
+
+from quantkit.engines.build import build
+from quantkit.engines.tuned_model import read_tuned
+from quantkit.errors import ModelError, StaleError, UsageError
+from quantkit.graph import Model, load_model
+
+TEXT = '<ir_version: 8, opset_import: ["": 17]> net (float[N, 3] x) => (float[N, 3] y) { y = Relu(x) }'
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Model:
+    onnx.save(parser.parse_model(TEXT), tmp_path / "net.onnx")
+    return load_model(tmp_path / "net.onnx")
+
+
+def record(source: Model, folder: Path, **deploy: Any) -> Path:
+    folder.mkdir(exist_ok=True)
+    chosen = {"precision": "int8", "model": "net.int8.onnx", "table": None} | deploy
+    document = {"format": 1, "deploy": chosen, "provenance": {"model": source.sha256, "more": [1]}}
+    (folder / "tune.json").write_text(json.dumps(document))
+    for name in (chosen["model"], chosen["table"]):
+        if name:
+            (folder / name).write_bytes(source.path.read_bytes())
+    return folder
+
+
+def test_the_folder_or_its_record(source: Model, tmp_path: Path) -> None:
+    folder = record(source, tmp_path / "out")
+    for given in (folder, folder / "tune.json"):
+        found = read_tuned(given, source)
+        assert (found.model, found.precision, found.table) == (folder / "net.int8.onnx", "int8", None)
+
+
+def test_a_table_goes_with_the_network_that_was_tuned(source: Model, tmp_path: Path) -> None:
+    folder = record(source, tmp_path / "out", model=None, table="net.calib")
+    found = read_tuned(folder, source)
+    assert (found.model, found.table) == (source.path, folder / "net.calib")
+
+
+def test_what_cannot_be_built_is_refused(source: Model, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"tune\.json does not exist"):
+        read_tuned(tmp_path / "none" / "tune.json", source)
+    folder = record(source, tmp_path / "out")
+    (folder / "net.int8.onnx").unlink()
+    with pytest.raises(ModelError, match=r"names net\.int8\.onnx, which is missing"):
+        read_tuned(folder, source)
+    (folder / "tune.json").write_text("{}")
+    with pytest.raises(ModelError, match="deploy"):
+        read_tuned(folder, source)
+
+
+def test_another_network_is_refused(source: Model, tmp_path: Path) -> None:
+    folder = record(source, tmp_path / "out")
+    onnx.save(parser.parse_model(TEXT.replace("Relu", "Abs")), tmp_path / "other.onnx")
+    with pytest.raises(StaleError, match="was made for another network"):
+        read_tuned(folder, load_model(tmp_path / "other.onnx"))
+
+
+def test_a_table_beside_it_is_a_contradiction(source: Model, tmp_path: Path) -> None:
+    folder = record(source, tmp_path / "out")
+    with pytest.raises(UsageError, match="names its table itself"):
+        build(source.path, tuned=folder, table=tmp_path / "net.calib")
