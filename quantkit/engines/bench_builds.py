@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class EngineSources:
-    """What engines of a model are built from, and the folder for them, as `build` takes them."""
+    """The sources of a model's engines, and the folder for them, as `build` takes them."""
 
     table: str | os.PathLike[str] | None = None
     tuned: str | os.PathLike[str] | None = None

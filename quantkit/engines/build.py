@@ -36,7 +36,7 @@ from quantkit.backends.tensorrt.shapes import ShapeRange, parse_shapes
 from quantkit.backends.tensorrt.versions import detect_features, tensorrt
 from quantkit.calibration.recorded_table import read_unchanged_table
 from quantkit.calibration.reuse import REMEDY, refuse_changed
-from quantkit.engines.tuned_model import read_tuned
+from quantkit.engines.tuned_model import tuned_inputs
 from quantkit.errors import BackendError, StaleError, TableError, UsageError
 from quantkit.graph import AnyModel, Model, load_model
 from quantkit.graph.model import IN_MEMORY, node_name
@@ -135,21 +135,14 @@ def build(
 
     model: path of the ONNX file. table: a calibration table; by default the one beside the model (`MODEL.calib`) if
     the precision is INT8 and the network has no Q/DQ. tuned: the folder of `tune`, whose choice replaces model, table
-    and precision. output: the engine file, by default
-    `MODEL.<gpu>.<TensorRT>.<precision>.engine` beside the model; in a folder the engine gets that name, or `name`.
+    and precision. output: the engine file, by default `MODEL.<gpu>.<TensorRT>.<precision>.engine` beside the model; in
+    a folder the engine gets that name, or `name`.
     phase: receives progress messages. An existing engine is reused if it was built from the same inputs.
 
     Writes the engine, its record (`.json`) and the timing cache of this GPU and TensorRT. Raises ModelError,
     TableError, StaleError, BackendError, OutputError, UsageError, Interrupted.
     """
-    options = checked_options(options, BuildOptions)
-    loaded = load_model(model)
-    if tuned is not None:
-        if table is not None:
-            raise UsageError("the choice of a tuning names its table itself", remedy="leave out --table")
-        chosen = read_tuned(tuned, loaded)
-        options = replace(options, precision=Precision.named(chosen.precision))
-        loaded, table = load_model(chosen.model), chosen.table
+    loaded, options, table = tuned_inputs(tuned, load_model(model), checked_options(options, BuildOptions), table)
     ranges = parse_shapes(options.shapes, loaded.inputs)
     scales = find_table_scales(loaded, options, table)
     refuse_no_place(loaded, output)

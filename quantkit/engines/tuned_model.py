@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
 from quantkit.document import DocumentType
 from quantkit.errors import ModelError, StaleError, UsageError
-from quantkit.graph import Model
+from quantkit.graph import Model, load_model
 from quantkit.paths import exists, is_folder
+
+if TYPE_CHECKING:
+    from quantkit.backends.tensorrt.options import BuildOptions
 
 RECORD_NAME = "tune.json"
 
 
-class Deployment(BaseModel):
+class DeployedFiles(BaseModel):
     """The files to build the chosen engine from, as names in the folder. model: None for the network that was tuned."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -32,7 +35,7 @@ class TunedRecord(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
-    deploy: Deployment
+    deploy: DeployedFiles
     provenance: dict[str, Any]
 
 
@@ -41,19 +44,24 @@ TUNED = DocumentType[TunedRecord](TunedRecord, "a record of quantkit tune", Mode
 
 @dataclass(frozen=True, slots=True)
 class TunedModel:
-    """What to build: a model, the precision, and a table for a float network that is to be INT8."""
+    """The input of a build: a model, the precision, and a table for a float network that is to be INT8."""
 
     model: Path
     precision: str
     table: Path | None
 
 
-def read_tuned(folder: str | os.PathLike[str], source: Model) -> TunedModel:
+def read_tuned(
+    folder: str | os.PathLike[str], source: Model, table: str | os.PathLike[str] | None = None
+) -> TunedModel:
     """Return the choice in a folder of `quantkit tune`, or in its `tune.json`.
 
-    source: the network that was tuned. UsageError if there is no record, StaleError if it is of another network,
+    source: the network that was tuned. table: a table that the caller gives, which is a contradiction. UsageError if
+    there is one, or no record, StaleError if it is of another network,
     ModelError if it is damaged or a file is missing.
     """
+    if table is not None:
+        raise UsageError("the choice of a tuning names its table itself", remedy="leave out --table")
     given = Path(folder)
     path = given / RECORD_NAME if is_folder(given) else given
     if not exists(path):
@@ -70,3 +78,18 @@ def read_tuned(folder: str | os.PathLike[str], source: Model) -> TunedModel:
         if file is not None and not exists(file):
             raise ModelError(f"{path} names {file.name}, which is missing", remedy="tune again with --force")
     return TunedModel(model, chosen.precision, table)
+
+
+def tuned_inputs(
+    folder: str | os.PathLike[str] | None,
+    source: Model,
+    options: BuildOptions,
+    table: str | os.PathLike[str] | None,
+) -> tuple[Model, BuildOptions, str | os.PathLike[str] | None]:
+    """Return the model, the options and the table of a build, replaced by the choice of a tuning if one is given."""
+    from quantkit.backends.tensorrt.options import Precision
+
+    if folder is None:
+        return source, options, table
+    chosen = read_tuned(folder, source, table)
+    return load_model(chosen.model), replace(options, precision=Precision.named(chosen.precision)), chosen.table

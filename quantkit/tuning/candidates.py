@@ -14,7 +14,6 @@ from quantkit.data import DataOptions, open_data
 from quantkit.data.opening import whole_batches
 from quantkit.graph import Model
 from quantkit.graph.node_selection import node_names
-from quantkit.histogram import Histogram
 from quantkit.output_noise import NoiseCandidate, NoiseMeter
 from quantkit.preprocess import Preprocess
 from quantkit.qdq.insertion import WeightForm
@@ -24,10 +23,11 @@ from quantkit.quantization.quantize import quantize
 from quantkit.quantization.result import Quantization
 from quantkit.repairs.registry import needs_data, without_rounding
 from quantkit.rewrites.fold_batch_norm import fold_batch_norms
-from quantkit.rules import Rule, SelectingRule, parse_rule
+from quantkit.rules import Rule
 from quantkit.sensitivity.layer_ranking import partial_candidate, rank_layers
 from quantkit.sensitivity.result import LayerError
 from quantkit.statistics import Statistics
+from quantkit.tuning.memoized_rule import memoized_rule
 from quantkit.tuning.result import RankingBasis, Recipe
 
 PROXY_SAMPLES = 64
@@ -47,46 +47,6 @@ class TuningSource:
     preprocess: Preprocess
     data_options: DataOptions
     options: QuantizeOptions
-
-
-class MemoizedRule:
-    """A rule that searches each histogram only once, however often a network is quantized with it."""
-
-    def __init__(self, rule: Rule) -> None:
-        self.name = rule.name
-        self._rule = rule
-        self._known: dict[int, tuple[Histogram, float]] = {}
-
-    def threshold(self, histogram: Histogram) -> float:
-        """Return the rule's threshold."""
-        if id(histogram) not in self._known:  # the cache keeps the histogram alive, so that its id is not reused
-            self._known[id(histogram)] = histogram, self._rule.threshold(histogram)
-        return self._known[id(histogram)][1]
-
-
-class MemoizedSelection:
-    """A rule that chooses among others, searching each histogram only once; it still reports which one a tensor got."""
-
-    def __init__(self, rule: SelectingRule) -> None:
-        self.name = rule.name
-        self._rule = rule
-        self._known: dict[int, tuple[Histogram, tuple[Rule, float]]] = {}
-
-    def choice(self, histogram: Histogram) -> tuple[Rule, float]:
-        """Return the chosen rule and its threshold."""
-        if id(histogram) not in self._known:
-            self._known[id(histogram)] = histogram, self._rule.choice(histogram)
-        return self._known[id(histogram)][1]
-
-    def threshold(self, histogram: Histogram) -> float:
-        """Return the threshold of the chosen rule."""
-        return self.choice(histogram)[1]
-
-
-def memoized_rule(name: str) -> Rule:
-    """Return the rule of that name, searching each histogram only once. UsageError."""
-    rule = parse_rule(name)
-    return MemoizedSelection(rule) if isinstance(rule, SelectingRule) else MemoizedRule(rule)
 
 
 class CandidateFactory:

@@ -38,12 +38,16 @@ if TYPE_CHECKING:
     from quantkit.backends.tensorrt.layer_profile import ProfiledLayer
 
 FP16, DEFAULT, TABLE, CUT, OWN, CONV_ONLY, ALL = "fp16", "default", "table", "cut", "own", "conv-only", "all"
+LOADING = 0.2
+"""Seconds to load an engine and to capture it as a CUDA graph."""
 CUTS = 3
 """Cuts at most: the first, and two that know what the one before did to the layers at its borders."""
 PROMISE = 0.995
 """A cut is built if it is predicted to take at most this fraction of the faster of its two engines."""
 SLACK = 1.15
-"""A build is expected to take this much longer than the last of its kind: later ones find most kernels timed."""
+"""A build is expected to take this much longer than the longest after the first two."""
+LATER = 0.6
+"""The third build is expected to take this part of the second: it finds most kernels timed, if not all."""
 
 
 class NetworkSource(Protocol):
@@ -102,7 +106,7 @@ class SpeedSearch:
         self._built: dict[str, LabEngine] = {}
         self._protos: dict[str, onnx.ModelProto] = {}
         self._seen: dict[frozenset[tuple[str, str]], str] = {}
-        self._last: dict[EngineKind, float] = {}
+        self._took: list[float] = []
         self._totals: dict[int, float] = {}
         self._default_share = 0.0
         self.candidates: list[SpeedCandidate] = []
@@ -147,7 +151,7 @@ class SpeedSearch:
         candidate = SpeedCandidate(TABLE, EngineKind.TABLE, "TensorRT chooses by the table what is INT8")
         if not self._lab.reads_tables:
             return
-        if not self._has_time(EngineKind.TABLE):
+        if not self._has_time():
             self.candidates.append(replace(candidate, status=CandidateStatus.NO_TIME))
             return
         self._phase(self._progress(TABLE))
@@ -174,7 +178,7 @@ class SpeedSearch:
             detail = self._seen[key]
             self.candidates.append(replace(candidate, status=CandidateStatus.SAME, detail=detail))
             return False
-        if not needed and not self._has_time(EngineKind.QDQ):
+        if not needed and not self._has_time():
             self.candidates.append(replace(candidate, status=CandidateStatus.NO_TIME))
             return False
         self._phase(self._progress(name))
@@ -189,7 +193,7 @@ class SpeedSearch:
 
     def _remember(self, candidate: SpeedCandidate, made: LabEngine) -> None:
         self._built[candidate.name] = made
-        self._last[candidate.kind] = made.seconds
+        self._took.append(made.seconds)
         self.candidates.append(
             replace(candidate, seconds=made.seconds, layers=made.counts, model=made.model, engine=made.engine)
         )
@@ -213,7 +217,7 @@ class SpeedSearch:
                 return
             if not self._build_quantized(name, placement, why, share):
                 return
-            if number + 1 < CUTS and self._has_time(EngineKind.QDQ):
+            if number + 1 < CUTS and self._has_time():
                 costs = costs.refined(split, self._profile(name), placed_pairs(self._wires, self._protos[name]))
                 self.costs = costs
 
@@ -252,11 +256,12 @@ class SpeedSearch:
             raise BackendError(f"the engines could not be timed: {error.summary}", remedy=error.remedy) from None
         self.candidates = [replace(c, times=dict(found[c.name])) if c.name in found else c for c in self.candidates]
 
-    def _has_time(self, kind: EngineKind) -> bool:
-        """Return whether a build of that kind is expected to end early enough to time all engines after it."""
-        known = self._last.get(kind) or max(self._last.values(), default=0.0)
-        timing = (len(self._built) + 1) * len(self._batches) * (ROUNDS * SECONDS + 1.0)
-        return known * SLACK + timing <= self._limit.left
+    def _has_time(self) -> bool:
+        """Return whether one more build is expected to end early enough to time all engines after it."""
+        later = self._took[2:]
+        expected = SLACK * max(later) if later else LATER * max(self._took[-1:], default=0.0)
+        timing = (len(self._built) + 1) * len(self._batches) * (ROUNDS * SECONDS + LOADING)
+        return expected + timing <= self._limit.left
 
     def _progress(self, name: str) -> str:
         left = max(0.0, self._limit.left)

@@ -28,6 +28,7 @@ from quantkit.rules import as_rules
 from quantkit.statistics import Statistics
 from quantkit.table import table_bytes
 from quantkit.tensorrt_version import target_version
+from quantkit.tuning.memoized_rule import memoized_rule
 from quantkit.tuning.speed.candidate import SpeedCandidate, SpeedPlacement
 from quantkit.tuning.speed.engine_choice import Objective, choose_candidate
 from quantkit.tuning.speed.lab import EngineLab, LabOptions, TensorrtLab
@@ -79,7 +80,10 @@ class StatisticsNetworks:
     """The networks of candidates, quantized from statistics; the table lies in `folder`."""
 
     def __init__(self, source: Model, statistics: Statistics, options: QuantizeOptions, folder: Path) -> None:
-        self._source, self._statistics, self._options, self._folder = source, statistics, options, folder
+        self._source, self._statistics, self._folder = source, statistics, folder
+        rule = memoized_rule(options.rule) if isinstance(options.rule, str) else options.rule
+        self._options = replace(options, rule=rule)
+        self._given = options.rule
         self._plain: onnx.ModelProto | None = None
 
     def plain(self, *, half: bool) -> onnx.ModelProto:
@@ -95,7 +99,7 @@ class StatisticsNetworks:
     def table(self) -> Path:
         """Write the calibration table, and return its path."""
         path = self._folder / f"{self._source.path.stem}.tuned.calib"
-        (rule,) = as_rules(self._options.rule)
+        (rule,) = as_rules(self._given)
         header = header_for(rule, target_version(None).number, None)
         write_whole(path, table_bytes(make_tables(self._statistics, {rule: header})[rule.name]))
         return path
