@@ -13,7 +13,7 @@ from quantkit.artifact import check_destinations, refuse_overwriting, write_all
 from quantkit.backends.session import AUTO, DEFAULT_BACKEND, TENSORRT
 from quantkit.calibration.backend_choice import choose_backend
 from quantkit.calibration.checkpoint import refuse_interrupted_run
-from quantkit.calibration.files import table_with_provenance
+from quantkit.calibration.files import PassCounts, table_with_provenance, write_calibration
 from quantkit.calibration.job import CalibrationJob, output_path, prepare_job
 from quantkit.calibration.onnxruntime_run import calibrate_by_watching
 from quantkit.calibration.options import CalibrateFields, CalibrateOptions
@@ -94,12 +94,8 @@ def calibrate(
     previous = read_provenance(provenance_path(job.output)) if occupied and job.output else None
     divided = options.placement.divides
     identity = None if divided and not occupied else known_identity(job.feed, previous, needed=occupied)
-    if occupied and job.output and identity:
-        request = job.request(identity)
-        there = find_fitting_tables(job.paths(), request)
-        statistics = matching_statistics(job.output, request, tables=bool(there.tables))
-        if there.tables and (statistics or len(there.tables) == len(job.rules)):
-            return reuse_tables(job, statistics, there, started)
+    if occupied and identity and (found := reuse_what_fits(job, identity, started)) is not None:
+        return found
     if job.output:
         job = replace(job, may_replace=check_pass_outputs(job))
     with claimed_outputs([*places, checkpoint_path(job.output)] if job.output else []):
@@ -183,6 +179,40 @@ def describe_conversion(before: RecordedTable, header: Header) -> str:
     """Return the note on a table that gets the header of another TensorRT version."""
     old, new = before.table.header.version_text, header.version_text
     return f"{before.path.name} was for TensorRT {old} and is now for {new}: its header changed, and no scale"
+
+
+def reuse_what_fits(job: CalibrationJob, identity: DataIdentity, started: float) -> Calibration | None:
+    """Return the result from tables and statistics that exist; None if the data have to run. StaleError."""
+    assert job.output is not None
+    request = job.request(identity)
+    there = find_fitting_tables(job.paths(), request)
+    statistics = matching_statistics(job.output, request, tables=bool(there.tables))
+    if there.tables and (statistics or len(there.tables) == len(job.rules)):
+        return reuse_tables(job, statistics, there, started)
+    if statistics and not (there.tables or job.options.learning_curve or job.options.resume):
+        return tables_of_statistics(job, statistics, identity, started)
+    return None
+
+
+def tables_of_statistics(
+    job: CalibrationJob, statistics: Statistics, identity: DataIdentity, started: float
+) -> Calibration:
+    """Make the tables from statistics of exactly this run, such as those that shards were merged to. StaleError."""
+    origin, left_out = statistics.origin, identity.samples - statistics.origin.samples
+    if left_out and not job.options.data.skip_corrupt:
+        raise StaleError(
+            f"the statistics beside {job.output} were made without {left_out} samples that could not be read",
+            remedy="accept that with --skip-corrupt, or fix the files and give --force",
+        )
+    tables = make_tables(statistics, {rule: job.headers[rule.name] for rule in job.rules})
+    batches = origin.batches or job.feed.batches or 1
+    job = replace(job, may_replace=check_pass_outputs(job))
+    skipped = (f"{left_out} samples: left out when the statistics were collected",) if left_out else ()
+    counted = PassCounts(identity, origin.samples, batches, origin.backend, origin.slice)
+    files = write_calibration(job, None, tables, counted, skipped)
+    figures = CalibrationFigures(origin.samples, batches, time.monotonic() - started, False, files, skipped, False)
+    note = "the tables are made from the existing statistics, without the data"
+    return summarize_calibration(job, statistics, tables, figures, (note,), (), None)
 
 
 def reuse_tables(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from quantkit._version import __version__
 from quantkit.artifact import sha256_of, write_all
-from quantkit.backends.session import TENSORRT
 from quantkit.calibration.job import CalibrationJob
 from quantkit.calibration.tables import checkpoint_path, statistics_path
 from quantkit.data import DataIdentity
@@ -38,10 +37,18 @@ class PassCounts:
 
 
 def write_calibration(
-    job: CalibrationJob, statistics: Statistics | None, tables: Mapping[str, CalibrationTable], counted: PassCounts
+    job: CalibrationJob,
+    statistics: Statistics | None,
+    tables: Mapping[str, CalibrationTable],
+    counted: PassCounts,
+    skipped: Sequence[str] = (),
 ) -> tuple[Path, ...]:
-    """Write tables, provenance and statistics, all or none, and remove the checkpoint. OutputError;
-    StaleError if a file appeared in the place of one of them during the work."""
+    """Write tables, provenance and statistics, all or none, and remove the checkpoint.
+
+    statistics: None if there are none, or if they are there already, which do not record the memory they were made in.
+    skipped: samples that were left out before. OutputError; StaleError if a file appeared in the place of one of them
+    during the work.
+    """
     assert job.output is not None
     data = DataRecord(
         source=job.source,
@@ -53,7 +60,7 @@ def write_calibration(
         limit=job.options.data.limit,
         shuffle=job.options.data.shuffle,
         seed=job.options.data.seed,
-        skipped=tuple(job.feed.unreadable),
+        skipped=(*skipped, *job.feed.unreadable),
         files=tuple(stamp.record for stamp in job.feed.stamps()),
     )
     run = RunRecord(
@@ -63,7 +70,7 @@ def write_calibration(
         batches=counted.batches,
         slice=counted.slice,
         exclude=tuple(sorted(job.excluded)),
-        max_memory=None if job.options.backend == TENSORRT else job.options.memory,
+        max_memory=None if statistics is None else job.options.memory,
     )
     files: dict[Path, bytes] = {}
     if statistics is not None:

@@ -81,9 +81,11 @@ class ShardFolder:
         """Keep a shard for this call until the end of the block, and make the folder if it is missing.
 
         OutputError where another process on this folder makes it, or nothing can be written. Under a URL nothing is
-        kept: two that make the same shard write the same content, whole, one after the other.
+        kept: two that make the same shard write the same content, whole, one after the other. DataError where a store
+        cannot be asked.
         """
         if isinstance(self.place, str):
+            list_objects(self.place)  # an error now, rather than after the work
             yield
             return
         if is_file(self.place):

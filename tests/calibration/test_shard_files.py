@@ -17,7 +17,7 @@ import pytest
 from onnx import helper
 
 import quantkit
-from quantkit.errors import OutputError, ShardError, StaleError, UsageError
+from quantkit.errors import DataError, OutputError, ShardError, StaleError, UsageError
 from tests.support.networks import Command, network
 
 OPTIONS: dict[str, Any] = {"batch_size": 2}
@@ -60,6 +60,28 @@ def test_shards_in_a_folder_merge_to_the_file_of_one_run(files: Path) -> None:
     assert (files / "again.safetensors").read_bytes() == whole_bytes(files)
 
 
+def test_calibrate_takes_merged_statistics_instead_of_the_data(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole_bytes(files)
+    for index in range(3):
+        shard(files, f"{index}/3")
+    quantkit.merge(files / "run", files / "merged.stats.safetensors")
+    monkeypatch.setattr("quantkit.calibration.calibrate.run_backend", None)
+    made = quantkit.calibrate(
+        files / "model.onnx", files / "x.npy", output=files / "merged.calib", rule="minmax,entropy", **OPTIONS
+    )
+    assert made.notes == ("the tables are made from the existing statistics, without the data",)
+    assert (made.samples, made.batches, made.decoded) == (11, 6, False)
+    assert made.tables["minmax"] == quantkit.tables_from(files / "whole.stats.safetensors", "minmax")["minmax"]
+    again = quantkit.calibrate(
+        files / "model.onnx", files / "x.npy", output=files / "merged.calib", rule="minmax,entropy", **OPTIONS
+    )
+    assert again.reused
+    samples = np.load(files / "x.npy")
+    np.save(files / "x.npy", samples + 1)
+    with pytest.raises(StaleError, match="made with something else: data"):
+        quantkit.calibrate(files / "model.onnx", files / "x.npy", output=files / "merged.calib", **OPTIONS)
+
+
 def test_shards_under_a_url_merge_to_the_file_of_one_run(files: Path) -> None:
     pytest.importorskip("fsspec")
     place = f"memory://{files.name}/run"
@@ -70,6 +92,18 @@ def test_shards_under_a_url_merge_to_the_file_of_one_run(files: Path) -> None:
         shard(files, "1/3", place, batch_size=1)
     assert not shard(files, "1/3", place, force=True).reused
     quantkit.merge(place, files / "merged.safetensors")
+    assert (files / "merged.safetensors").read_bytes() == whole_bytes(files)
+
+
+def test_shards_in_a_store_merge_to_the_file_of_one_run(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stores = pytest.importorskip("tests.support.object_stores")
+    with stores.s3_store(monkeypatch) as bucket:
+        for index in range(2):
+            shard(files, f"{index}/2", f"{bucket}/run")
+        assert shard(files, "0/2", f"{bucket}/run").reused
+        quantkit.merge(f"{bucket}/run", files / "merged.safetensors")
+        with pytest.raises(DataError, match="s3://none/run"):
+            shard(files, "0/2", "s3://none/run")
     assert (files / "merged.safetensors").read_bytes() == whole_bytes(files)
 
 
