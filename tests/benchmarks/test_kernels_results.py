@@ -66,6 +66,8 @@ def test_estimates_of_what_was_left_out_name_the_faster_precision() -> None:
     assert len(errors) > 80
     assert statistics.median(errors) < 0.2
     assert right / clear > 0.85
+    page = RESULTS.parents[2] / "docs" / "when-int8-pays.md"
+    assert f"the right precision in {right} of {clear} cases" in " ".join(page.read_text(encoding="utf-8").split())
 
 
 def test_quantizing_costs_a_kernel_and_then_bandwidth() -> None:

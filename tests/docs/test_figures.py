@@ -12,7 +12,8 @@ Above a table a comment names the file and the place of every column but the fir
     resnet20/figures/engines/{row}/top1
     -->
 
-A part `key=value,key=value` of a place picks those entries of a list; of several numbers the median is meant.
+A part `key=value,key=value` of a place picks those entries of a list (`None`: without the key); of several numbers the
+median is meant.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = sorted(ROOT.glob("docs/*.md"))
 LINKED = re.compile(r"\[([^]]+)\]\[(f\d+)\]")
-PLACE = re.compile(r"^\[(f\d+)\]: \.\./benchmarks/results/(\w+\.json) \"([^\"]+)\"$", re.MULTILINE)
-TABLE = re.compile(r"<!-- figures (\w+\.json)\n(.*?)-->\n\n((?:\|[^\n]*\n)+)", re.DOTALL)
+PLACE = re.compile(r"^\[(f\d+)\]: \.\./benchmarks/results/([\w.-]+\.json) \"([^\"]+)\"$", re.MULTILINE)
+TABLE = re.compile(r"<!-- figures ([\w.-]+\.json)\n(.*?)-->\n\n((?:\|[^\n]*\n)+)", re.DOTALL)
 NUMBER = re.compile(r"[-−]?\d[\d,]*(?:\.\d+)?")
 MEASURE = re.compile(r"\d (?:ms|dB|points|MiB)\b")
 
@@ -49,7 +50,7 @@ def figure(name: str, place: str) -> float:
             found = found[part]
         elif "=" in part:
             wanted = dict(pair.split("=") for pair in part.split(","))
-            found = [entry for entry in found if all(str(entry[key]) == value for key, value in wanted.items())]
+            found = [entry for entry in found if all(str(entry.get(key)) == value for key, value in wanted.items())]
         else:
             found = [entry[part] for entry in found]
     return statistics.median(found) if isinstance(found, list) else found
