@@ -203,7 +203,7 @@ def plain_onnxruntime(path: Path, batch: int, seconds: float = 1.5, **cuda: str)
             session.run_with_iobinding(binding)
             times.append(time.monotonic() - at)
         median = float(np.median(times))
-        found[kind] = {"ms": round(1e3 * median, 2), "images/s": round(batch / median, 1)}
+        found[kind] = {"ms": round(1e3 * median, 2), "images_per_second": round(batch / median, 1)}
     return {**found, "outputs": len(tensors)}
 
 
@@ -278,7 +278,7 @@ def calibrated(path: Path, data: Any, count: int, provider: str, **more: Any) ->
     seconds = time.monotonic() - started
     return {
         "images": count,
-        "images/s": round(clock.rate(), 1),
+        "images_per_second": round(clock.rate(), 1),
         "seconds in all": round(seconds, 2),
         "seconds before the first count": round(clock.seen[0][0] - started, 2),
         "slice": made.statistics.origin.slice,
@@ -297,7 +297,7 @@ def feed_alone(path: Path, images: Path, count: int, preprocess: str) -> dict[st
     job = prepare_job(path, images, "minmax", preprocess, None, CalibrateOptions(data=reading))
     at = time.monotonic()
     read = sum(portion.samples for portion in job.feed.portions())
-    return {"images": read, "images/s": round(read / (time.monotonic() - at), 1)}
+    return {"images": read, "images_per_second": round(read / (time.monotonic() - at), 1)}
 
 
 @contextmanager
