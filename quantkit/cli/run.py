@@ -9,6 +9,7 @@ import click
 
 from quantkit.cli import options
 from quantkit.cli.arguments import parsing
+from quantkit.cli.arguments.engine_options import tune_time
 from quantkit.cli.arguments.parsing import WHOLE
 from quantkit.cli.arguments.registry_option import MetricOption
 from quantkit.cli.arguments.verb import verb
@@ -31,6 +32,7 @@ NAMES = {
     "calibrate.limit": "--limit",
     "bench.batches": "--batch",
     "bench.streams": "--streams",
+    "build.tune_time": "--tune-time",
 }
 """Key of the settings → the option that errors name instead, for options that can be wrong by themselves."""
 
@@ -68,6 +70,7 @@ NAMES = {
 @click.option("--batch", metavar="N,N…", help=f"{options.BATCHES} Default: 1,8,32.")
 @click.option("--streams", metavar="N,N…", help=f"{options.STREAMS} Default: 1,2.")
 @click.option("--gpu/--no-gpu", default=None, help="Require engines, or skip them. Default: build them if possible.")
+@tune_time("0 leaves that out. Default: 10, if there is a GPU.")
 @click.option(
     "--compile/--no-compile",
     default=None,
@@ -158,6 +161,7 @@ def run_settings(model: Path | None, config: Path | None, samples: options.DataC
         "quantize.repairs": () if repair == "none" else parsing.parse_names(repair),
         "build.precisions": parsing.parse_names(own["precision"]),
         "build.shapes": own["shapes"] or None,
+        "build.tune_time": own["tune_time"],
         "bench.batches": own["batch"] and parsing.parse_counts(own["batch"], "--batch"),
         "bench.streams": own["streams"] and parsing.parse_counts(own["streams"], "--streams"),
     }

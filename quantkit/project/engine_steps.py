@@ -19,6 +19,7 @@ from quantkit.project.inputs import QDQ_ENGINE, RunPlan
 from quantkit.project.settings import Settings
 from quantkit.project.steps import RunSteps
 from quantkit.project.store import FOLDER, StepOutcome
+from quantkit.project.tune_step import SPEED
 
 if TYPE_CHECKING:
     from quantkit.backends.tensorrt.options import BuildOptions
@@ -54,12 +55,17 @@ def engine_step_name(engine: str) -> str:
     return f"engine-{engine}"
 
 
-def engine_steps(steps: RunSteps, table: StepOutcome | None, model: StepOutcome) -> EngineStepResult:
-    """Build and time engines if there is a GPU."""
+def engine_steps(
+    steps: RunSteps, table: StepOutcome | None, model: StepOutcome, tuned: StepOutcome | None = None
+) -> EngineStepResult:
+    """Build and time engines if there is a GPU.
+
+    tuned: the step that found the fastest engine by time, which may hold a new one.
+    """
     settings = steps.plan.settings
     reason = why_no_engines(settings)
     if reason:
-        steps.notes.append(f"no engines were built: {reason}; measure the speed of INT8 on the target GPU")
+        steps.notes.append(f"no engines were built or tuned: {reason}; measure the speed of INT8 on the target GPU")
     if reason is not None:
         return EngineStepResult()
     machine = machine_name(0)
@@ -69,10 +75,14 @@ def engine_steps(steps: RunSteps, table: StepOutcome | None, model: StepOutcome)
             built.append(engine_step(steps, name, table, model, machine))
         except (BackendError, TableError) as error:
             steps.notes.append(f"the {name} engine was not built: {error.summary}")
-    if not built:
-        return EngineStepResult()
-    files = tuple(path for outcome in built for path in sorted(outcome.folder.iterdir()) if ".engine" in path.name)
+    if tuned is not None:
+        built.append(tuned)
+    there = [path for outcome in built for path in sorted(outcome.folder.iterdir())]
+    own = (SPEED, f"{steps.plan.stem}.tuned.onnx")
+    files = tuple(path for path in there if ".engine" in path.name or path.name in own)
     engines = tuple(path for path in files if path.suffix == ".engine")
+    if not engines:
+        return EngineStepResult()
     timed = bench_step(steps, built, engines, machine)
     digest = sha256_of(canonical_json([outcome.digest for outcome in (*built, timed)]).encode())
     return EngineStepResult(engines, files, read_bench(timed.file(BENCH)), digest)

@@ -108,8 +108,8 @@ class RunPlan:
     def all_names(self) -> tuple[str, ...]:
         """Return the names of all files that may be written into the output folder."""
         names = self.published_names()
-        engines = [f"{self.stem}.{name}.engine" for name in (*self.settings.build.precisions, QDQ_ENGINE)]
-        others = [f"{names['table']}.json", f"{names['model']}.data"]
+        engines = [f"{self.stem}.{name}.engine" for name in (*self.settings.build.precisions, QDQ_ENGINE, "tuned")]
+        others = [f"{names['table']}.json", f"{names['model']}.data", "speed.json", f"{self.stem}.tuned.onnx"]
         return (*names.values(), *others, *(f"{name}{end}" for name in engines for end in ("", ".json", ".calib")))
 
 

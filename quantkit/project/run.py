@@ -1,6 +1,7 @@
 """run: everything in one call: statistics, table, Q/DQ model, engines if there is a GPU, evaluation, report.
 
-    statistics ─┬─ table ──┬─ engines ─ bench ─┐
+    statistics ─┬─ tune ───┐
+                ├─ table ──┼─ engines ─ bench ─┐
                 └─ model ──┼─ layers ─── map ──┴─ report
                            └─ compile
 
@@ -40,6 +41,7 @@ from quantkit.project.settings import RunFields, Settings, settings_with
 from quantkit.project.step_plan import PassForecast, plan_steps
 from quantkit.project.steps import CompletedStep, RunSteps
 from quantkit.project.store import StepOutcome, StepStore
+from quantkit.project.tune_step import tune_step
 from quantkit.quantization.options import QuantizeOptions
 from quantkit.quantization.quantize import quantize
 from quantkit.repairs.registry import needs_data, resolve_repairs
@@ -100,7 +102,8 @@ def run_steps(steps: RunSteps, store: StepStore) -> Run:
     table = table_step(steps, statistics)
     model = model_step(steps, statistics)
     compiled = compile_step(steps, model)
-    engines = engine_steps(steps, table, model)
+    tuned = tune_step(steps, statistics)
+    engines = engine_steps(steps, table, model, tuned)
     layers = layers_step(steps, model)
     drawn = map_step(steps, MapSourceSteps(statistics, model, layers, compiled, engines))
     report = report_step(steps, StepOutcomes(statistics, table, model, layers, engines, drawn))

@@ -69,6 +69,8 @@ class BuildSettings(SettingsSection):
     shapes: tuple[str, ...] = ()
     level: Annotated[int, Field(ge=0, le=5)] = 3
     fp16: bool = True
+    tune_time: Annotated[float, Field(ge=0, le=10080)] = 10.0
+    """Minutes for finding the fastest engine by time; 0 leaves that out."""
 
 
 class BenchSettings(SettingsSection):
@@ -285,6 +287,7 @@ data = {data}              # for calibration: images, .npz, or module:callable
 # precisions = ["fp32", "tf32", "fp16", "int8"]
 # shapes = ["image=1:8:32"]
 # level = 3
+# tune_time = 10           # minutes for finding the fastest engine; 0 leaves that out
 
 [bench]
 # batches = [1, 8, 32]

@@ -13,6 +13,7 @@ from quantkit.project.engine_steps import engine_names, engine_step_name, why_no
 from quantkit.project.inputs import DataSource, RunPlan
 from quantkit.project.map_step import draws_map
 from quantkit.project.steps import RunSteps
+from quantkit.project.tune_step import tunes
 from quantkit.qdq.weighted_operators import weighted_operators
 from quantkit.repairs.registry import needs_data, resolve_repairs
 from quantkit.report.wording import count_noun
@@ -35,6 +36,7 @@ def plan_steps(plan: RunPlan) -> tuple[PlannedStep, ...]:
         *([PlannedStep("table")] if plan.reads_tables else []),
         PlannedStep("model"),
         *([PlannedStep("compile", "TensorRT-RTX")] if compiles(settings) else []),
+        *([PlannedStep("tune", f"at most {settings.build.tune_time:g} min")] if tunes(settings) else []),
         *(PlannedStep(engine_step_name(name)) for name in engines),
         *([PlannedStep("bench", count_noun(len(engines), "engine"))] if engines else []),
         *([layers] if settings.evaluate.layers else []),

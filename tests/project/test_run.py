@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from quantkit.backends.tensorrt_rtx.compiling import compiler_version
 from quantkit.backends.tensorrt_rtx.record import read_compiled_record
 from quantkit.engines.bench_result import BenchResult, BenchSubject, Latency
 from quantkit.errors import BackendError, DataError, ModelError, OutputError, QuantkitError
-from quantkit.graph import load_model
+from quantkit.graph import Model, load_model
 from quantkit.mapping.layout import has_layout
 from quantkit.progress import NoWatcher
 from quantkit.project import run as running
@@ -28,9 +29,12 @@ from quantkit.project.settings import EvaluateSettings, QuantizeSettings, Settin
 from quantkit.project.step_plan import plan_steps
 from quantkit.project.steps import RunSteps
 from quantkit.project.store import StepStore
+from quantkit.project.tune_step import tune_step
+from quantkit.rewrites.fold_batch_norm import fold_batch_norms
 from quantkit.statistics import read_statistics
 from quantkit.table import read_table
 from tests.support.networks import BUNDLED, Command
+from tests.support.synthetic_gpu import SyntheticLab, weighted_names
 
 MAP = ["map"] if has_layout() else []
 """The step that needs fast-sugiyama, which needs Python 3.11."""
@@ -370,6 +374,49 @@ def test_engines_are_built_and_timed_once(place: Path, monkeypatch: pytest.Monke
     assert found[0].bench is not None
     assert found[0].bench.median("model.qdq.engine", 32) == 1.5
     assert [step.name for step in steps.taken if not step.reused] == []
+
+
+@pytest.mark.parametrize("pays", [True, False])
+def test_the_fastest_engine_is_tuned(place: Path, monkeypatch: pytest.MonkeyPatch, pays: bool) -> None:
+    """On a GPU whose costs are known; where INT8 is slower everywhere, FP16 is chosen, and no engine is added."""
+
+    def open_lab(source: Model, folder: Path, options: Any, phase: Any) -> SyntheticLab:
+        plain = replace(source, proto=fold_batch_norms(source).proto)
+        names = weighted_names(plain)
+        costs = {name: (0.1, 0.2 if name in names[6:12] or not pays else 0.05) for name in names}
+        lab = SyntheticLab(plain, costs, folder=folder, batches=options.batches)
+        monkeypatch.setattr(SyntheticLab, "ready", lambda _: nullcontext(lab), raising=False)
+        return lab
+
+    def build(model: Path, *, options: Any, output: Path, phase: Any) -> None:
+        output.write_bytes(model.read_bytes())
+
+    monkeypatch.setattr("quantkit.tuning.speed.tune.TensorrtLab", open_lab)
+    monkeypatch.setattr("quantkit.tuning.speed.tune.explain_no_gpu", lambda _: None)
+    monkeypatch.setattr("quantkit.engines.build.build", build)
+    for name, fake in (("explain_no_gpu", lambda _: None), ("machine_name", lambda _: "a GPU")):
+        monkeypatch.setattr(f"quantkit.project.tune_step.{name}", fake)
+    for reused in (False, True):
+        plan = plan_run(settings(quantize=QuantizeSettings(repairs=())))
+        store = StepStore(plan.output)
+        store.folder.mkdir(parents=True, exist_ok=True)
+        steps = RunSteps(plan, store, NoWatcher(), plan_steps(plan))
+        outcome = tune_step(steps, statistics_step(steps))
+        assert outcome is not None
+        assert outcome.reused == reused
+        assert any(note.startswith("tuning by time: ") for note in steps.notes)
+        speed = json.loads(outcome.file("speed.json").read_text())
+        assert (outcome.folder / "model.tuned.engine").exists() == pays == (speed["chosen"] == "cut")
+        if pays:
+            written = onnx.load(outcome.file("model.tuned.onnx"))
+            assert any(node.op_type == "QuantizeLinear" for node in written.graph.node)
+
+
+def test_tuning_takes_no_time_where_that_is_declined(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("quantkit.project.tune_step.explain_no_gpu", lambda _: None)
+    plan = plan_run(settings(build={"tune_time": 0.0}))
+    assert "tune" not in {step.name for step in plan_steps(plan)}
+    assert "tune" in {step.name for step in plan_steps(plan_run(settings()))}
 
 
 @pytest.mark.parametrize("what", ["model", "data"])
