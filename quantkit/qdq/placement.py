@@ -32,6 +32,7 @@ from quantkit.graph.model import DTYPES
 from quantkit.graph.operators import (
     ACTIVATIONS,
     AVERAGE_POOLS,
+    CLIPPING,
     COMMUTING,
     CONVOLUTIONS,
     CURVED,
@@ -44,7 +45,7 @@ from quantkit.qdq.detection_heads import find_detection_heads
 from quantkit.qdq.float_reason import FloatCause, FloatReason
 from quantkit.qdq.gates import gate_nodes
 from quantkit.qdq.shared_scales import apply_shared_scales, find_shared_scales, move_sources, scale_sharing_nodes
-from quantkit.qdq.weighted_operators import FLOAT_OUTPUT_FROM, narrow_kind, writes_int8
+from quantkit.qdq.weighted_operators import DEPTHWISE, FLOAT_OUTPUT_FROM, narrow_kind, writes_int8
 from quantkit.values import NamedChoice
 
 if TYPE_CHECKING:
@@ -178,13 +179,11 @@ class PairPlacer:
         found = {}
         for number in self._inputs:
             kind = narrow_kind(self._wires, number)
-            wanted = self._choices.policy is Policy.ALL or self._wires.name(number) in self._choices.include
-            node = self._wires.nodes[number]
-            if (
-                kind
-                and not wanted
-                and not (writes_int8(self._wires, node.output[0], self._inputs) or self._is_fused_silu(node.input[0]))
-            ):
+            if not kind or self._is_wanted(number):
+                continue
+            node, fused = self._wires.nodes[number], CLIPPING if kind == DEPTHWISE else ACTIVATIONS
+            written = writes_int8(self._wires, node.output[0], self._inputs, fused)
+            if not written and not self._is_fused_silu(node.input[0]):
                 found[number] = FloatReason(FloatCause.FLOAT_OUTPUT, f"({kind})")
         return found
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 FLOAT_OUTPUT_FROM = 10
 """The first major version of TensorRT with INT8 kernels for depthwise convolutions that write float."""
+DEPTHWISE = "depthwise"
 FEW_CHANNELS = 3
 """The most input channels of convolutions that have special kernels: those of images."""
 FLOATS = frozenset({"float16", "float32", "float64", "bfloat16"})
@@ -132,8 +133,8 @@ def full_type(node: onnx.NodeProto) -> str:
 def narrow_kind(wires: GraphIndex, number: int) -> str:
     """Return what makes a convolution one whose INT8 kernels write INT8 alone in TensorRT 8; empty for all others.
 
-    Depthwise ones have no other kernel. Those with few input channels have, but one that computes 32 of them, behind a
-    conversion of its own.
+    Depthwise ones have no other kernel, nor one with a curved activation like SiLU behind it. Those with few input
+    channels have, but one that computes 32 of them, behind a conversion of its own.
     """
     node = wires.nodes[number]
     if node.op_type != "Conv" or node.input[1] not in wires.weights:
@@ -141,22 +142,24 @@ def narrow_kind(wires: GraphIndex, number: int) -> str:
     outputs, inputs = tuple(wires.weights[node.input[1]].dims)[:2]
     groups = max((a.i for a in node.attribute if a.name == "group"), default=1)
     if groups > 1:
-        return "depthwise" if inputs == 1 and outputs == groups else ""
+        return DEPTHWISE if inputs == 1 and outputs == groups else ""
     return f"{inputs} input channels" if inputs <= FEW_CHANNELS else ""
 
 
-def writes_int8(wires: GraphIndex, tensor: str, quantized: Mapping[int, tuple[int, ...]]) -> bool:
+def writes_int8(
+    wires: GraphIndex, tensor: str, quantized: Mapping[int, tuple[int, ...]], fused: frozenset[str] = ACTIVATIONS
+) -> bool:
     """Return whether everything that reads a tensor reads it behind a pair, so that its kernel writes INT8.
 
-    Activations and a residual Add are fused into the kernel, and operators that move values move INT8.
+    fused: activations that are part of the kernel, as a residual Add is; operators that move values move INT8.
     """
     if tensor in wires.outputs or wires.captured.get(tensor):
         return False
-    for reader, node in wires.uses_through(tensor, COMMUTING | ACTIVATIONS | {"BatchNormalization"}):
+    for reader, node in wires.uses_through(tensor, COMMUTING | fused | {"BatchNormalization"}):
         places = quantized.get(reader.number, ())
         if reader.place in places:
             continue
-        fused = node.op_type == "Add" and len(places) == 1
-        if not fused or not writes_int8(wires, node.output[0], quantized):
+        residual = node.op_type == "Add" and len(places) == 1
+        if not residual or not writes_int8(wires, node.output[0], quantized, fused):
             return False
     return True

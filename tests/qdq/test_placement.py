@@ -648,7 +648,7 @@ def test_a_depthwise_convolution_that_writes_int8_is_quantized(behind: str) -> N
         assert set(placed(inserted(model, choices=choices))) == {"x", "a", "c"}
 
 
-@pytest.mark.parametrize("behind", ["Softmax(b)", "InstanceNormalization(b, g, g)", "Add(b, x)"])
+@pytest.mark.parametrize("behind", ["HardSwish(b)", "Softmax(b)", "InstanceNormalization(b, g, g)", "Add(b, x)"])
 def test_a_depthwise_convolution_that_writes_float_stays_float_for_tensorrt_8(behind: str) -> None:
     model = deep_net(behind)
     made = inserted(model, choices=EIGHT)
