@@ -20,8 +20,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date
 from pathlib import Path
 
@@ -31,10 +30,11 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 from placements import engines, quantized  # noqa: E402
 from placements.networks import NETWORKS, write_network  # noqa: E402
 
-REPEATED = ("resnet20", "resnet50")
-"""Networks that are tuned twice."""
-ON_GPU = {
+AFTER = "resnet20:repeat+time-repeat,resnet50:repeat+time-repeat,resnet20:budget,shared-head:as-exported+time"
+"""Two tunings again, each in a process that knows nothing of the first; one inside a budget; what cleaning is worth."""
+ON_GPU: dict[str, Callable[[engines.Bench], None]] = {
     "build": engines.build_engines, "tune": engines.tune_network, "time": engines.time_engines,
+    "as-exported": engines.build_as_exported, "budget": engines.tune_within_budget,
     "count": engines.count_correct, "repeat": lambda bench: engines.tune_network(bench, "repeat"),
     "time-repeat": engines.time_repetition,
 }  # fmt: skip
@@ -48,9 +48,9 @@ class Conductor:
         self.folder: Path = arguments.folder
         self.started = time.monotonic()
         self.log = (arguments.output / "placement.log").open("a")
-        self.waiting = list(arguments.networks)
-        self.prepared: set[str] = set()
-        self.separately, self.crashed = bool(arguments.separately), False
+        for name in NETWORKS:  # what an earlier run did not end, this one does
+            if not (self.folder / f"{name}.done").exists():
+                (self.folder / f"{name}.begun").unlink(missing_ok=True)
         self.lock = threading.Lock()
 
     def left(self) -> float:
@@ -66,23 +66,27 @@ class Conductor:
         if self.left() < 5:
             return False
         python = self.arguments.torch if stage in ("export", "modelopt") else self.arguments.python
-        words = [*python.split(), __file__, self.folder, name, "--stage", stage]
+        names = self.arguments.networks if stage == "serve" else [name]
+        words = [*python.split(), __file__, self.folder, *names, "--stage", stage]
+        words += [w for k in ("steps", "level", "minutes") for w in (f"--{k}", getattr(self.arguments, k))]
+        if gpu is None:
+            words = ["nice", "-n", "10", *words]  # a builder needs its core
         given = {k: getattr(self.arguments, k) for k in ("models", "images", "modelopt")}
         words += [w for option, value in given.items() if value is not None for w in (f"--{option}", value)]
-        words += ["--separately"] if self.separately else []
         environment = {**os.environ, "OMP_NUM_THREADS": "8", "PYTHONUNBUFFERED": "1"}
         if gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = str(gpu)
         began = time.monotonic()
         process = subprocess.Popen(list(map(str, words)), stdout=self.log, stderr=subprocess.STDOUT, env=environment)
-        try:
-            code: object = process.wait(self.left())
-        except subprocess.TimeoutExpired:
+        while (code := process.poll()) is None and self.left() > 0:
+            time.sleep(0.2)
+            if int(time.monotonic()) % 10 == 0:
+                self.collect()
+        if code is None:
             process.kill()
-            code = "no time left"
-        self.say(stage, name, f"{time.monotonic() - began:.1f} s", code or "")
+            process.wait()
+        self.say(stage, name, f"{time.monotonic() - began:.1f} s", "no time left" if code is None else code or "")
         self.collect()
-        self.crashed = isinstance(code, int) and code < 0
         return code == 0
 
     def prepare(self, name: str) -> None:
@@ -92,33 +96,21 @@ class Conductor:
             todo = [s for s, made in (("quantize", ".default.onnx"), ("modelopt", ".modelopt.onnx"))
                     if not path.with_suffix(made).exists()]  # fmt: skip
             run_together([lambda stage=stage: self.step(stage, name) for stage in todo])
-        with self.lock:
-            self.prepared.add(name)
+        (self.folder / f"{name}.prepared").touch()
 
-    def next_network(self) -> str | None:
-        """Take the first network that is prepared, waiting for one; None if none is left, or no time."""
-        while self.left() > 5:
-            with self.lock:
-                name = next((n for n in self.waiting if n in self.prepared), None)
-                if name is not None:
-                    self.waiting.remove(name)
-                if name is not None or not self.waiting:
-                    return name
-            time.sleep(0.2)
-        return None
+    def unfinished(self) -> list[str]:
+        """Return the networks that no process has begun."""
+        return [name for name in self.arguments.networks if not (self.folder / f"{name}.begun").exists()]
 
     def measure(self, gpu: int, delay: float) -> None:
-        """Take networks one after the other: nothing else runs on this GPU while an engine is built or timed."""
+        """One process builds and times all networks on a GPU, one after the other, and nothing else runs there; if
+        TensorRT crashes, another goes on with the next network."""
         time.sleep(delay)
-        taken = []
-        while (name := self.next_network()) is not None:
-            taken.append(name)
-            for stage in self.arguments.steps.split(","):
-                if not self.step(stage, name, gpu) and self.crashed and not self.separately:
-                    self.separately = True  # the builds of a process share nothing from now on
-                    self.step(stage, name, gpu)
-        for name in (name for name in taken if name in REPEATED and "tune" in self.arguments.steps):
-            self.step("repeat+time-repeat", name, gpu)
+        while self.unfinished() and self.left() > 5:
+            self.step("serve", self.arguments.networks[0], gpu)
+        for stage in filter(None, self.arguments.after.split(",")):
+            name, _, steps = stage.partition(":")
+            self.step(steps, name, gpu)
 
     def collect(self) -> None:
         """Write what is known of all networks."""
@@ -128,7 +120,7 @@ class Conductor:
             document = {
                 "machine": machine.read_text() if machine.exists() else "",
                 "date": date.today().isoformat(),
-                "level": engines.LEVEL,
+                "level": self.arguments.level,
                 "networks": {name: found for name, found in known.items() if found},
             }
             (self.arguments.output / "placement.json").write_text(json.dumps(document, indent=1) + "\n")
@@ -169,22 +161,57 @@ def run_stage(stage: str, name: str, arguments: argparse.Namespace) -> None:
         from quantkit.engines.bench import machine_name
 
         (folder / "machine.txt").write_text(machine_name(0))
-        run_on_gpu(stage, engines.Bench(network, folder, arguments.images, separately=arguments.separately))
+        serve(arguments) if stage == "serve" else run_on_gpu(stage, [bench_of(name, arguments)])
 
 
-def run_on_gpu(stage: str, bench: engines.Bench) -> None:
-    """Run stages one after the other, `tune+build+time`, so that their builds share kernel times; exit with 1 if one of
-    them failed."""
+def bench_of(name: str, arguments: argparse.Namespace) -> engines.Bench:
+    """The place of a network."""
+    how = {"level": arguments.level, "minutes": arguments.minutes}
+    return engines.Bench(NETWORKS[name], arguments.folder, arguments.images, say=say, **how)
+
+
+def say(text: str) -> None:
+    """Print with the time of day."""
+    print(time.strftime("%H:%M:%S"), text, flush=True)
+
+
+def serve(arguments: argparse.Namespace) -> None:
+    """Run the steps of all networks that no other process has begun, as soon as they are prepared."""
+
+    def begun() -> Iterator[engines.Bench]:
+        waiting = list(arguments.networks)
+        while waiting:
+            for name in waiting:
+                if (arguments.folder / f"{name}.begun").exists():
+                    waiting.remove(name)
+                    break
+                if (arguments.folder / f"{name}.prepared").exists():
+                    try:
+                        (arguments.folder / f"{name}.begun").touch(exist_ok=False)
+                    except FileExistsError:
+                        continue
+                    yield bench_of(name, arguments)
+                    (arguments.folder / f"{name}.done").touch()
+                    break
+            else:
+                time.sleep(0.2)
+
+    run_on_gpu(arguments.steps, begun())
+
+
+def run_on_gpu(stage: str, benches: Iterable[engines.Bench]) -> None:
+    """Run stages one after the other, as builds in one process share kernel times; exit with 1 if any failed."""
     from quantkit.backends.tensorrt.build import kernels_loaded
 
     failed = 0
-    with nullcontext() if bench.separately else kernels_loaded():
-        for part in stage.split("+"):
-            try:
-                ON_GPU[part](bench)
-            except Exception:
-                traceback.print_exc()
-                failed += 1
+    with kernels_loaded():
+        for bench in benches:
+            for part in stage.split("+"):
+                try:
+                    ON_GPU[part](bench)
+                except Exception:
+                    traceback.print_exc()
+                    failed += 1
     sys.stdout.flush()
     os._exit(min(failed, 1))
 
@@ -196,14 +223,14 @@ def main() -> None:
     parser.add_argument("networks", nargs="*", metavar="NETWORK", default=list(NETWORKS))
     for name in ("models", "images", "modelopt"):
         parser.add_argument(f"--{name}", type=Path, required=name != "images")
-    parser.add_argument("--separately", action="store_true", help="builds share no kernel times")
     parser.add_argument("--output", type=Path, help="default: FOLDER")
     parser.add_argument("--torch", default="python3")
     parser.add_argument("--python", default=sys.executable)
     parser.add_argument("--gpus", default="0", help="numbers; 1@60 begins after 60 seconds")
-    parser.add_argument(
-        "--steps", default="tune+build+time+count", help="on a GPU, for each network: a comma begins a process"
-    )
+    parser.add_argument("--steps", default="tune+build+time+count", help="on a GPU, for each network")
+    parser.add_argument("--after", default=AFTER, help="NETWORK:STEPS, when all networks are done")
+    parser.add_argument("--level", type=int, default=engines.LEVEL, help="of TensorRT's builder optimization")
+    parser.add_argument("--minutes", type=float, default=engines.MINUTES, help="for tuning one network")
     parser.add_argument("--limit", type=float, default=3600.0, help="seconds; everything ends by then")
     parser.add_argument("--stage", help="for the processes that this program starts")
     arguments = parser.parse_args()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,9 @@ import numpy as np
 from placements.networks import BenchmarkNetwork
 
 LEVEL = 3
+MINUTES = 3.0
+SECONDS = 0.05
+"""Seconds of one engine in one round."""
 BUDGET = 0.1
 """Percentage points of top-1 that a tuned engine may lose."""
 TUNED = "tuned"
@@ -35,14 +37,15 @@ AS_EXPORTED = "fp16 as exported"
 class Bench:
     """The place of one network's files and of what is known about it.
 
-    images: folder with train/ and test/. separately: builds share no kernel times.
+    images: folder with train/ and test/. level, minutes: of the builder, and for tuning.
     """
 
     network: BenchmarkNetwork
     folder: Path
     images: Path | None
     say: Callable[[str], None] = print
-    separately: bool = False
+    level: int = LEVEL
+    minutes: float = MINUTES
 
     @property
     def name(self) -> str:
@@ -83,8 +86,8 @@ class Bench:
         return {kind: path for kind, path in found.items() if path.exists()}
 
     def compared(self) -> dict[str, Path]:
-        """Return the engines of SOURCES that tuning built and compared; it quantizes labelled networks its own way."""
-        paths = {} if self.network.labelled else self.known().get("tuning", {}).get("paths", {})
+        """Return the engines of SOURCES that tuning built and compared."""
+        paths = self.known().get("tuning", {}).get("paths", {})
         return {kind: Path(path) for kind, path in paths.items() if kind in SOURCES}
 
     def chosen(self, key: str) -> Path | None:
@@ -103,15 +106,19 @@ def build_engines(bench: Bench) -> None:
 
     bench.workshop.mkdir(parents=True, exist_ok=True)
     there = bench.compared()
-    with nullcontext() if bench.separately else kernels_loaded():
+    with kernels_loaded():
         for kind, (file, precision, table) in SOURCES.items():
             if kind not in there and kind not in bench.known().get("engines", {}):
                 known = build_one(bench, kind, file, precision, table)
                 bench.learn("engines", {**bench.known().get("engines", {}), kind: known})
                 bench.say(f"built {bench.name} {kind}: {known.get('build_seconds', known.get('error'))}")
-        if bench.name == "shared-head" and AS_EXPORTED not in bench.known().get("engines", {}):
-            known = {"build_seconds": build_uncleaned(bench)}
-            bench.learn("engines", {**bench.known().get("engines", {}), AS_EXPORTED: known})
+
+
+def build_as_exported(bench: Bench) -> None:
+    """Build FP16 of the network as exported, where cleaning changes it."""
+    known = bench.known().get("engines", {})
+    if bench.name == "shared-head" and AS_EXPORTED not in known:
+        bench.learn("engines", {**known, AS_EXPORTED: {"build_seconds": build_uncleaned(bench)}})
 
 
 def build_one(bench: Bench, kind: str, file: str, precision: str, table: str | None) -> dict[str, Any]:
@@ -124,7 +131,7 @@ def build_one(bench: Bench, kind: str, file: str, precision: str, table: str | N
     try:
         made = quantkit.build(
             source, precision=precision, table=bench.folder / table.format(name=bench.name) if table else None,
-            output=bench.engine(kind), shapes=shapes_of(bench), level=LEVEL, force=True, retarget=True,
+            output=bench.engine(kind), shapes=shapes_of(bench), level=bench.level, force=True, retarget=True,
         )  # fmt: skip
     except quantkit.QuantkitError as error:
         return {"error": str(error)[:1000]}
@@ -155,59 +162,54 @@ def build_uncleaned(bench: Bench) -> float:
     from quantkit.graph import load_model
 
     model = load_model(bench.model)
-    options = BuildOptions(precision=Precision.FP16, level=LEVEL)
+    options = BuildOptions(precision=Precision.FP16, level=bench.level)
     made = build_engine(model, options, parse_shapes((shapes_of(bench),), model.inputs))
     bench.engine(AS_EXPORTED).write_bytes(made.plan)
     return made.seconds
 
 
 def tune_network(bench: Bench, key: str = "tuning") -> None:
-    """Tune for latency, inside the budget where there are labels; a repetition begins without the timing cache."""
+    """Tune by time alone, which counting the correct images checks afterwards; the engines that were compared stay."""
+    from quantkit.tuning.speed.tune import SpeedOptions, tune_speed
+
     if key in bench.known():
         return
     folder = bench.workshop if key == "tuning" else bench.folder / "engines" / f"{bench.name}-{key}"
     folder.mkdir(parents=True, exist_ok=True)
-    known = tune_labelled(bench, folder) if bench.network.labelled else tune_unlabelled(bench, folder)
-    bench.learn(key, known)
-    bench.say(f"{key} {bench.name}: {known['chosen']}, {known['builds']} builds, {known['seconds']:.0f} s")
-
-
-def tune_unlabelled(bench: Bench, folder: Path) -> dict[str, Any]:
-    """Tune by time alone; the engines that were compared stay in `folder`."""
-    from quantkit.tuning.speed.tune import SpeedOptions, tune_speed
-
-    options = SpeedOptions(batches=bench.network.batches, minutes=bench.network.minutes, level=LEVEL)
+    options = SpeedOptions(batches=bench.network.batches, minutes=bench.minutes, level=bench.level)
     statistics = bench.model.with_suffix(".stats.safetensors")
-    found = tune_speed(bench.model, statistics=statistics, folder=folder, options=options, phase=bench.say)
-    return {**found.document(), "paths": {c.name: c.engine for c in found.candidates if c.engine is not None}}
+    found = tune_speed(bench.model, statistics=statistics, folder=folder, options=options, phase=lambda _: None)
+    paths = {c.name: c.engine for c in found.candidates if c.engine is not None}
+    bench.learn(key, {**found.document(), "paths": paths})
+    bench.say(f"{key} {bench.name}: {found.chosen.name}, {found.builds} builds, {found.seconds:.0f} s")
+    for c in found.candidates:
+        bench.say(f"    {c.name}: {c.outcome}, {c.seconds} s, { {b: round(t.median, 4) for b, t in c.times.items()} }")
 
 
-def tune_labelled(bench: Bench, folder: Path) -> dict[str, Any]:
-    """Tune with the test images, half of them held out, calibrated on training images; then build what was chosen."""
+def tune_within_budget(bench: Bench) -> None:
+    """Run `tune --objective latency --max-drop`: half of the test images tune, the others report."""
     import quantkit
 
+    if "within_budget" in bench.known() or not bench.network.labelled:
+        return
     assert bench.images is not None
+    folder = bench.folder / "engines" / f"{bench.name}-budget"
     found = quantkit.tune(
         bench.model, bench.images / "test", statistics=bench.model.with_suffix(".stats.safetensors"),
         preprocess="cifar10", max_drop=BUDGET, objective="latency", batches=bench.network.batches,
-        tune_time=bench.network.minutes, level=LEVEL, output=folder, force=True, phase=bench.say,
+        tune_time=bench.minutes, level=bench.level, output=folder, force=True,
     )  # fmt: skip
     document = json.loads((folder / "tune.json").read_text())
-    speed, deploy = document["speed"], document["deploy"]
-    table = deploy["table"]
-    engine = folder / f"{bench.name}.{TUNED}.engine"
-    quantkit.build(
-        folder / deploy["model"] if deploy["model"] else bench.model, precision=deploy["precision"],
-        table=folder / table if table else None, output=engine, shapes=shapes_of(bench), level=LEVEL, force=True,
-    )  # fmt: skip
-    return {**speed, "all_seconds": found.seconds, "paths": {speed["chosen"]: engine}}
+    kept = ("verdict", "speed", "chosen", "tuned", "within_budget", "evaluations", "deploy")
+    bench.learn("within_budget", {**{key: document[key] for key in kept}, "seconds": found.seconds})
+    bench.say(f"tuned {bench.name} within {BUDGET}: {document['verdict']}")
 
 
 def time_engines(bench: Bench) -> None:
     """Time all engines that exist, side by side."""
     from quantkit.engines.round_times import measure_rounds
 
-    times = measure_rounds(bench.engines(), bench.network.batches, say=lambda _: None)
+    times = measure_rounds(bench.engines(), bench.network.batches, seconds=SECONDS)
     bench.learn("milliseconds", documented(times))
     bench.say(f"timed {bench.name}: { {k: {b: round(t.median, 4) for b, t in v.items()} for k, v in times.items()} }")
 
@@ -228,7 +230,7 @@ def time_repetition(bench: Bench) -> None:
     from quantkit.engines.round_times import measure_rounds
 
     paths = {key: path for key in ("tuning", "repeat") if (path := bench.chosen(key))}
-    bench.learn("repeat_milliseconds", documented(measure_rounds(paths, bench.network.batches, say=lambda _: None)))
+    bench.learn("repeat_milliseconds", documented(measure_rounds(paths, bench.network.batches, seconds=SECONDS)))
 
 
 def count_correct(bench: Bench) -> None:

@@ -17,7 +17,7 @@ CALIBRATION = 16
 @dataclass(frozen=True, slots=True)
 class BenchmarkNetwork:
     """A network. timm: its name there; trained: its file lies among the trained models; side: pixels of its input;
-    batches: those that are timed; minutes: for tuning."""
+    batches: those that are timed."""
 
     name: str
     side: int
@@ -25,20 +25,19 @@ class BenchmarkNetwork:
     trained: bool = False
     labelled: bool = False
     batches: tuple[int, ...] = (1, 32)
-    minutes: float = 2.0
 
 
 NETWORKS = {
     network.name: network
     for network in (
-        BenchmarkNetwork("resnet20", 32, trained=True, labelled=True, minutes=1.5),
+        BenchmarkNetwork("resnet20", 32, trained=True, labelled=True),
         BenchmarkNetwork("resnet50", 224, "resnet50"),
         BenchmarkNetwork("yolov8n", 640, trained=True, batches=(1, 8)),
-        BenchmarkNetwork("mobilenetv2", 32, trained=True, labelled=True, minutes=1.5),
+        BenchmarkNetwork("mobilenetv2", 32, trained=True, labelled=True),
         BenchmarkNetwork("efficientnet-b0", 224, "efficientnet_b0"),
         BenchmarkNetwork("deit-small", 224, "deit_small_patch16_224"),
         BenchmarkNetwork("shared-head", 512, batches=(1, 8)),
-        BenchmarkNetwork("vit", 32, trained=True, labelled=True, minutes=1.5),
+        BenchmarkNetwork("vit", 32, trained=True, labelled=True),
         BenchmarkNetwork("convnext-tiny", 224, "convnext_tiny"),
         BenchmarkNetwork("regnety", 224, "regnety_016"),
         BenchmarkNetwork("mobilenetv3", 224, "mobilenetv3_large_100"),

@@ -24,7 +24,7 @@ from quantkit.backends.tensorrt.table_coverage import (
     refuse_low_coverage,
     table_rule,
 )
-from quantkit.backends.tensorrt.timing_cache import shared_times, use_times
+from quantkit.backends.tensorrt.timing_cache import shared_times, times_bytes, use_times
 from quantkit.backends.tensorrt.versions import (
     Features,
     build_stopper,
@@ -246,7 +246,8 @@ def serialize_engine(
         raise build_failure(build)
     if build.refused_times and not options.force:
         cache = None  # what is there is not TensorRT's: it stays as it is
-    return SerializedEngine(bytes(memory), seconds, bytes(cache.serialize()) if cache is not None else None)
+    times = times_bytes(cache, build.device.number) if cache is not None else None
+    return SerializedEngine(bytes(memory), seconds, times)
 
 
 def configure_builder(build: BuildContext, config: Any, flags: Sequence[str]) -> None:

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any
 
 
 @dataclass(slots=True)
 class SharedTimes:
-    """A timing cache that the builds of one GPU share. taken: whether a build has used it; file: the last file that
-    was combined with it."""
+    """A timing cache that the builds of one GPU share. taken: whether a build has used it; files: those that were
+    combined with it, or written of it."""
 
     cache: Any
     taken: bool = False
-    file: bytes | None = None
+    files: set[bytes] = field(default_factory=set)
 
 
 ACTIVE: dict[int, SharedTimes] = {}
@@ -55,11 +56,10 @@ def use_times(config: Any, number: int, file: bytes | None) -> UsedTimes:
     if shared is None or not config.set_timing_cache(shared.cache, False):
         return use_file(config, file)
     refused = False
-    if file and file != shared.file:
+    if file and sha256(file).digest() not in shared.files:
         loaded = config.create_timing_cache(file)
         refused = loaded is None or not shared.cache.combine(loaded, False)
         shared.taken = shared.taken or not refused
-        shared.file = file
     known, shared.taken = shared.taken, True
     return UsedTimes(shared.cache, known, refused)
 
@@ -73,3 +73,11 @@ def use_file(config: Any, file: bytes | None) -> UsedTimes:
     cache = config.create_timing_cache(b"")
     config.set_timing_cache(cache, False)
     return UsedTimes(cache, refused=bool(file))
+
+
+def times_bytes(cache: Any, number: int) -> bytes:
+    """Return the content of the file for a build's times; the builds that share them know it already."""
+    content = bytes(cache.serialize())
+    if shared := ACTIVE.get(number):
+        shared.files.add(sha256(content).digest())
+    return content
