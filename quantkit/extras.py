@@ -27,6 +27,14 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
 """Extra → its requirements, as in pyproject.toml."""
 
 
+def gpu_command() -> str:
+    """Return the commands that put onnxruntime-gpu in the place of onnxruntime.
+
+    Both install the same folder, and the last one counts; removing one removes the files of both.
+    """
+    return f"pip uninstall -y onnxruntime onnxruntime-gpu, then {install_command('ort-cuda')}"
+
+
 def install_command(extra: str, library: str = "") -> str:
     """Return the command that installs an extra, or one library of it: `pip install 'pycocotools>=2.0.7'`."""
     return f"pip install {' '.join(repr(entry) for entry in EXTRAS[extra] if entry.startswith(library))}"

@@ -14,7 +14,7 @@ from quantkit.backends.session import Backend, default_backend, session_backends
 from quantkit.backends.tensorrt_rtx.compiling import compiler_version
 from quantkit.calibration.backend_choice import refuse_without_calibrators
 from quantkit.errors import BackendError
-from quantkit.extras import install_command
+from quantkit.extras import gpu_command, install_command
 from quantkit.kernel import COMPILED
 from quantkit.table import Algorithm, Header
 from quantkit.tensorrt_version import has_driver, installed_number, target_version
@@ -122,7 +122,7 @@ def list_abilities() -> tuple[Ability, ...]:
 def gpu_ability(backend: Backend) -> Ability:
     """Return the ability to calibrate on a GPU without TensorRT."""
     if "cuda" not in backend.available():
-        missing = f"pip uninstall {backend.name}, then {install_command('ort-cuda')}"
+        missing = gpu_command()
     elif find_spec("cupy") is None:
         missing = install_command("ort-cuda", "cupy")
     else:

@@ -12,7 +12,13 @@ from quantkit.inspection import machine
 @pytest.mark.parametrize(
     ("providers", "cupy", "driver", "able", "detail"),
     [
-        (("cpu",), False, True, False, "pip uninstall onnxruntime, then pip install 'onnxruntime-gpu[cuda,cudnn]"),
+        (
+            ("cpu",),
+            False,
+            True,
+            False,
+            "pip uninstall -y onnxruntime onnxruntime-gpu, then pip install 'onnxruntime-gpu[cuda,cudnn]",
+        ),
         (("cpu", "cuda"), False, True, False, "pip install 'cupy-cuda13x"),
         (("cpu", "cuda"), True, False, False, "no driver"),
         (("cpu", "cuda"), True, True, True, "onnxruntime-gpu, CuPy and a driver are available"),

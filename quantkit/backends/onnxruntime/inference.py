@@ -24,7 +24,7 @@ from quantkit.backends.onnxruntime.gpu_runner import (
 from quantkit.backends.onnxruntime.stoppable import SILENT, from_onnxruntime, run_stoppably
 from quantkit.backends.session import Runner, split_provider
 from quantkit.errors import BackendError, ModelError, first_line
-from quantkit.extras import install_command
+from quantkit.extras import gpu_command
 from quantkit.graph.identity import external_files
 from quantkit.graph.load import refuse_changed_weights
 from quantkit.graph.messages import all_tensors
@@ -165,7 +165,7 @@ def open_inference_session(serialized: bytes, model: Model, provider: str, threa
     if name not in there:
         raise BackendError(
             f"onnxruntime has no provider {name!r} here; it has {', '.join(there)}",
-            remedy=f"pip uninstall onnxruntime, then {install_command('ort-cuda')}, or use --provider cpu",
+            remedy=f"{gpu_command()}, or use --provider cpu",
         )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
