@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper
 from PIL import Image
@@ -57,6 +57,7 @@ def small_network() -> onnx.ModelProto:
     return network(nodes, {"x": ["N", 3, 4, 4]}, ["kept", "root"], weights)
 
 
+@settings(max_examples=30)
 @given(
     seed=st.integers(0, 2**32 - 1),
     samples=st.integers(1, 23),
