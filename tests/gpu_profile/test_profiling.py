@@ -8,7 +8,8 @@ from pathlib import Path
 import onnx
 import pytest
 
-from quantkit.errors import StaleError, UsageError
+from quantkit.cli import invoke
+from quantkit.errors import BackendError, StaleError, UsageError
 from quantkit.gpu_profile import measure, plan, profiling
 from quantkit.gpu_profile.branch_writer import BranchWriter, branches_model
 from quantkit.gpu_profile.chain import Chain
@@ -127,3 +128,24 @@ def test_plans_stay_small_enough_for_small_gpus() -> None:
     for made in plan.engine_plans():
         values = {(c.batch * c.channels * c.size**2) for c, _ in made.branches if c.kind not in plan.ALONE}
         assert sum(values) <= plan.MOST_VALUES
+
+
+def test_the_command_shows_each_kind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = tmp_path / "gpu.json"
+    assert invoke(["profile", "-o", str(target), "--batch", "1"]) == 0
+    shown = capsys.readouterr().out
+    assert "NVIDIA Imaginary, TensorRT 8.6.0" in shown
+    kinds = {line.split()[0] for line in shown.splitlines() if line[:4] in ("conv", "dept", "matm")}
+    assert kinds == {"conv", "depthwise", "matmul"}
+    assert invoke(["profile", "-o", str(target), "--batch", "1", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["complete"]
+    assert document["files"] == [str(target), str(tmp_path / "gpu.engines.json")]
+    assert {kind["kind"] for kind in document["kinds"]} == {"conv", "depthwise", "matmul"}
+
+
+def test_without_a_gpu_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    with pytest.raises(BackendError):
+        profile(tmp_path / "gpu.json")
+    assert not list(tmp_path.iterdir())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import quantkit
+from quantkit.cli import invoke
 from quantkit.errors import ModelError, StaleError, UsageError
 from quantkit.gpu_profile.network_parts import NetworkParts, Part, TensorUse
 from quantkit.gpu_profile.operator_size import OperatorKind, OperatorSize
@@ -120,6 +122,22 @@ def test_a_written_model_is_reused_for_its_profile_alone(files: tuple[Path, Path
     with pytest.raises(StaleError, match="GPU profile"):
         again()
     assert not again(force=True).left
+
+
+def test_the_command_names_the_gpu_where_nodes_stay_float(
+    files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = files[0].with_suffix(".gpu.json")
+    write_profile(profile_of((1, 4.0, 5.5), (3, 9.0, 5.0)), path)
+    line = ["quantize", str(files[0]), "--table", str(files[1]), "--tensorrt-version", "8.6.0", "--for", str(path)]
+    assert invoke([*line, "--for-batch", "1"]) == 0
+    shown = capsys.readouterr()
+    assert f"  2  INT8 is not faster here: {WHERE}: a, y" in shown.out
+    assert "INT8 in 1 of 3 operators with weights" in shown.err
+    assert invoke([*line, "--for-batch", "1", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["left"]["a"].startswith(f"INT8 is not faster here: {WHERE}: about 4.0 µs")
+    assert invoke([*line[:-2], "--for", str(files[1])]) == 2
 
 
 def test_another_tensorrt_is_said(files: tuple[Path, Path]) -> None:
