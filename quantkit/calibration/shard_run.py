@@ -6,6 +6,7 @@ the whole data, as in one run; the batches are those of one run; and a sample th
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -59,6 +60,12 @@ class ShardCollector:
         for view in job.watch.channels:
             self._views.setdefault(view.tensor, []).append(view.axis)
         self._leading = LeadingBatches(job.feed, self.plan, first_ranges or {}, self._refuse_moved)
+
+    def of_job(self, job: CalibrationJob) -> ShardCollector:
+        """Return a collector for another job that differs in its samples alone, with the same plan and sessions."""
+        other = copy.copy(self)
+        other.job = job
+        return other
 
     def session(self, number: int) -> Session:
         """Return the session of a pass; that of the first is kept for all shards."""

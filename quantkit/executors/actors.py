@@ -105,7 +105,7 @@ class RayCrew:
             self.size, cpus = share_cluster(
                 [node["Resources"] for node in self._ray.nodes() if node["Alive"]], placement
             )
-            self._content = self._ray.put(pickled(task, min(cpus, MOST_THREADS)))
+            self._content = self._ray.put(pickled((task, cpus)))
         except BaseException:
             self.__exit__()
             raise

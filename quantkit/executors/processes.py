@@ -36,7 +36,7 @@ class ProcessCrew:
 
     def __init__(self, task: ShardTask, size: int, threads: int) -> None:
         self.size = size
-        self._greeting = pickle.dumps(list(sys.path)) + pickled(task, threads)
+        self._greeting = pickle.dumps(list(sys.path)) + pickled((task, threads))
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._listeners: list[threading.Thread] = []
@@ -96,10 +96,10 @@ class ProcessCrew:
             process.stdin.close()
 
 
-def pickled(task: ShardTask, threads: int) -> bytes:
-    """Return a task as bytes. UsageError where an argument belongs to this process alone."""
+def pickled(work: object) -> bytes:
+    """Return work for another process as bytes. UsageError where an argument belongs to this process alone."""
     try:
-        return pickle.dumps((task, threads))
+        return pickle.dumps(work)
     except Exception as error:
         raise UsageError(
             f"an argument cannot be sent to another process: {first_line(error)}",
