@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import click
 from quantkit.cli import options
 from quantkit.cli.arguments.unused import refuse_unused
 from quantkit.cli.arguments.verb import verb
+from quantkit.cli.arguments.worker_choice import WorkerChoice, worker_choice
 from quantkit.cli.terminal.console import (
     OVER_BUDGET,
     Printing,
@@ -60,6 +62,7 @@ LEVEL = 0.05
 @options.html
 @options.shard
 @options.merge_shards
+@worker_choice
 @options.provider
 @options.min_coverage
 @options.device
@@ -73,6 +76,7 @@ def evaluate(
     output: Path | str | None,
     html: Path | None,
     shard: str | None,
+    division: WorkerChoice,
     force: bool,
     printing: Printing,
     **own: Any,
@@ -85,6 +89,7 @@ def evaluate(
     with each --shard, and once with --merge.
     """
     if shard is not None:
+        division.refuse_for_shard(shard)
         return evaluate_part(models, samples, labels, output, shard, force, printing, own)
     if isinstance(output, str):
         raise UsageError(f"cannot write the result to {output}", remedy="give a file on this machine")
@@ -92,10 +97,12 @@ def evaluate(
     from quantkit.evaluation.evaluate import evaluate as run
     from quantkit.evaluation.files import refuse_unwritable, write_evaluation
     from quantkit.evaluation.json_document import evaluation_json
+    from quantkit.executors.work_folder import remove_shards
 
-    parts = [part for text in models for part in (text, *text.rpartition("+")[::2])]
-    read = (*parts, samples.data, samples.preprocess, labels, own["classes"])
+    networks = [part for text in models for part in (text, *text.rpartition("+")[::2])]
+    read = (*networks, samples.data, samples.preprocess, labels, own["classes"])
     refuse_unwritable({"--output": output, "--html": html}, read=read, force=force)
+    parts = division.work_of(output, force=force)
     spinner = Spinner(hidden=printing.hides_progress)
     spinner.phase("comparing")
     try:
@@ -105,13 +112,20 @@ def evaluate(
             labels=labels,
             preprocess=samples.preprocess,
             metrics=own["metric"],
-            options=evaluate_options(samples, own),
-            progress=ProgressBar(hidden=printing.hides_progress, about="evaluating", then=spinner.__enter__),
+            options=replace(evaluate_options(samples, own), **division.keywords(), parts=parts, force=force),
+            progress=ProgressBar(
+                hidden=printing.hides_progress,
+                about="evaluating",
+                then=spinner.__enter__,
+                stopping=division.stopping,
+            ),
         )
     finally:
         spinner.__exit__()
     pages = {} if html is None else {html: evaluation_report(result)}
     result = write_evaluation(result, output, pages, force=force)
+    if parts is not None:
+        remove_shards(parts)
     for text in result.warnings:
         warn(text)
     printing.print_result(result, evaluation_json, print_evaluation)
@@ -143,8 +157,7 @@ def evaluate_part(
         labels=labels,
         preprocess=samples.preprocess,
         metrics=own["metric"],
-        options=evaluate_options(samples, own),
-        force=force,
+        options=replace(evaluate_options(samples, own), force=force),
         progress=ProgressBar(hidden=printing.hides_progress, about="evaluating"),
     )
     printing.print_result(result, shard_document, print_evaluated_shard)

@@ -28,6 +28,8 @@ from quantkit.evaluation.shards.files import totals_at
 from quantkit.evaluation.shards.merge import merge_evaluations
 from quantkit.evaluation.subjects import Subject
 from quantkit.evaluation.summarize import summarize
+from quantkit.evaluation.workers.divided_run import evaluate_by_workers
+from quantkit.evaluation.workers.task import EvaluationTask
 from quantkit.graph import AnyModel, refuse_changed_weights
 from quantkit.keywords.option_fields import takes_fields
 from quantkit.progress import NoProgress, Progress
@@ -68,6 +70,10 @@ def evaluate(
         subjects, request = open_request(models, data, labels, preprocess, metrics, options, held)
         if options.merge is not None:
             return merge_evaluations(ShardEvaluator(subjects, request, held), totals_at(options.merge))
+        if options.placement.divides:
+            evaluator = ShardEvaluator(subjects, request, held)
+            task = EvaluationTask.of(models, data, labels, evaluator.spec, metrics, options)
+            return evaluate_by_workers(evaluator, task, options, progress or NoProgress(), started)
         return evaluate_subjects(subjects, request, progress=progress, started=started)
 
 

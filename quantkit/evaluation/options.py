@@ -27,6 +27,7 @@ from quantkit.evaluation.scenes.named_head import names_heads
 from quantkit.evaluation.scenes.watch import ImageSource
 from quantkit.evaluation.subjects import Subject
 from quantkit.evaluation.task_metric import choose_task_metric, task_metric_name
+from quantkit.executors import Placement
 from quantkit.graph import Model
 from quantkit.metrics.metric import LabelRequest, Metric, MetricFactory
 from quantkit.metrics.registry import (
@@ -71,6 +72,16 @@ class EvaluateOptions:
     min_coverage: float = 0.9
     merge: str | Path | None = None
     """The folder or the URL of all shards of this evaluation, which are added up instead of running the models."""
+    workers: int | None = None
+    """Processes that divide the pass; None runs it in this one."""
+    on: str | None = None
+    """A Ray cluster for the workers: `ray`, or its address."""
+    gpus_per_worker: float = 0.0
+    parts: str | Path | None = None
+    """Folder in which the results of workers wait until all are there; the same call goes on with those that it finds.
+    It stays. None: a temporary one."""
+    force: bool = False
+    """Replace shards of another evaluation, in `parts` or in the output of `evaluate_shard`."""
 
     def __post_init__(self) -> None:
         check_number("max_drop", self.max_drop, 0.0, MOST_DROP, whole=False)
@@ -80,6 +91,13 @@ class EvaluateOptions:
         if self.without_labels and self.max_drop is not None:
             raise UsageError("no drop can be measured without labels", remedy="omit --max-drop or --no-labels")
         check_provider(self.provider)
+        if self.placement.divides and self.merge is not None:
+            raise UsageError("--merge adds up shards that are there, and needs no workers", remedy="leave out one")
+
+    @property
+    def placement(self) -> Placement:
+        """Where the shards of the pass run. UsageError."""
+        return Placement(self.workers, self.on, self.gpus_per_worker)
 
 
 class EvaluateFields(DataFields, total=False):
@@ -97,6 +115,11 @@ class EvaluateFields(DataFields, total=False):
     allow_code: bool
     min_coverage: float
     merge: str | Path | None
+    workers: int | None
+    on: str | None
+    gpus_per_worker: float
+    parts: str | Path | None
+    force: bool
 
 
 @dataclass(frozen=True, slots=True)

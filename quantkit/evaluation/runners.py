@@ -52,9 +52,9 @@ class RunnerPool:
     provider: str = "cpu"
 
 
-def open_runner_pool(held: ExitStack, first: Batch, provider: str) -> RunnerPool:
-    """Open a pool for batches like the first that uses the whole machine."""
-    cores = usable_cores()
+def open_runner_pool(held: ExitStack, first: Batch, provider: str, cores: int | None = None) -> RunnerPool:
+    """Open a pool for batches like the first that uses so many cores; None: the whole machine."""
+    cores = cores or usable_cores()
     size = sum(array.nbytes for array in first.values())
     lanes = max(1, min(cores, LANE_BYTES // max(size, 1))) if provider == "cpu" else 1
     pool = ThreadPoolExecutor(lanes, "quantkit-run")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from quantkit.errors import Interrupted
 from quantkit.executors.dispatch import run_shards
 from quantkit.executors.engines import open_crew
 from quantkit.executors.placement import Placement
 from quantkit.executors.task import ShardTask
-from quantkit.executors.work_folder import WorkFolder
+from quantkit.executors.work_folder import WorkFolder, missing_shards_of
 from quantkit.progress import Progress
 from quantkit.sharding import Shard
 
@@ -22,32 +23,44 @@ def number_of_shards(batches: int) -> int:
     return max(1, min(batches, MOST_SHARDS))
 
 
-def run_missing(
-    task: ShardTask,
-    placement: Placement,
-    folder: WorkFolder,
-    missing: Collection[Shard],
-    progress: Progress,
-    *,
-    threads: int,
-    kept: bool,
-) -> None:
-    """Run shards, and write each result into the folder as it comes. The progress has begun.
+@dataclass(frozen=True, slots=True)
+class DividedPass:
+    """A pass over data that is divided into `count` shards.
 
-    threads: of all workers on this machine. kept: the folder outlives the command. Interrupted if the user stops it,
-    after all workers have ended; OutputError, and the error of a worker.
+    samples: of the whole pass, and samples_of: of a shard, for the progress; None and 0 if they are not known. threads:
+    of all workers on this machine together. kept: the folder outlives the command.
     """
-    if not missing:
-        return
-    left = len(missing)
-    with open_crew(task, placement, threads) as crew:
-        for shard, result in run_shards(crew, missing, progress.stopped):
-            folder.write(shard, result.content)
-            progress.advance(result.samples)
-            left -= 1
-    if left:
-        count = next(iter(missing)).count
-        raise Interrupted(
-            f"stopped after {count - left} of {count} shards",
-            remedy="the same command goes on" if kept else "start again",
-        )
+
+    placement: Placement
+    folder: WorkFolder
+    count: int
+    samples: int | None
+    samples_of: Callable[[Shard], int | None]
+    threads: int
+    kept: bool
+
+    def run(self, task: ShardTask, done: set[Shard], progress: Progress) -> None:
+        """Run the shards that are not in `done`, and add them; each result is written into the folder as it comes.
+
+        Interrupted if the user stops it, after all workers have ended; OutputError, and the error of a worker.
+        """
+        progress.start(self.samples, 1, sum(self.samples_of(shard) or 0 for shard in done))
+        try:
+            self._run_missing(task, done, progress)
+        finally:
+            progress.close()
+
+    def _run_missing(self, task: ShardTask, done: set[Shard], progress: Progress) -> None:
+        missing = missing_shards_of(self.count, done)
+        if not missing:
+            return
+        with open_crew(task, self.placement, self.threads) as crew:
+            for shard, result in run_shards(crew, missing, progress.stopped):
+                self.folder.write(shard, result.content)
+                done.add(shard)
+                progress.advance(result.samples)
+        if len(done) < self.count:
+            raise Interrupted(
+                f"stopped after {len(done)} of {self.count} shards",
+                remedy="the same command goes on" if self.kept else "start again",
+            )

@@ -20,7 +20,7 @@ from quantkit.data import DataIdentity, Feed
 from quantkit.data.peeking import DataWatcher
 from quantkit.data.preflight import WATCHED
 from quantkit.errors import ShardError
-from quantkit.executors.divided_pass import number_of_shards, run_missing
+from quantkit.executors.divided_pass import DividedPass, number_of_shards
 from quantkit.executors.work_folder import WorkFolder, missing_shards_of, work_path
 from quantkit.graph import refuse_changed_weights
 from quantkit.progress import Progress
@@ -45,45 +45,28 @@ def calibrate_by_workers(
         place = work_path(job.output) if job.output else Path(held.enter_context(tempfile.TemporaryDirectory()), "work")
         folder = held.enter_context(WorkFolder(place, SUFFIX, read_record))
         done = folder.open(run, count, lambda record: is_fresh(job, record), force=job.options.force)
-        run_rest(job, task, folder, (count, done), progress)
+        pass_ = DividedPass(
+            job.options.placement,
+            folder,
+            count,
+            job.feed.samples,
+            lambda shard: part_of(job, shard).samples,
+            job.options.data.threads,
+            kept=job.output is not None,
+        )
+        pass_.run(task, done, progress)
         try:
             merged = merge_folder(folder, count)
         except OtherRangesError as error:
             # A tensor was zero in all leading batches: some shards could not know its first range, and do now.
             again = {Shard.named(name) for name in error.shards}
             folder.discard(again)
-            run_rest(job, replace(task, first_ranges=error.first_ranges), folder, (count, {*done} - again), progress)
+            pass_.run(replace(task, first_ranges=error.first_ranges), done - again, progress)
             merged = merge_folder(folder, count)
         refuse_changed_weights(job.model)
         result = complete_divided(job, merged, started, why)
         folder.remove()
     return result
-
-
-def run_rest(
-    job: CalibrationJob,
-    task: CalibrationTask,
-    folder: WorkFolder,
-    state: tuple[int, set[Shard]],
-    progress: Progress,
-) -> None:
-    """Run the shards that have no result, and add them to those that have. state: number of shards, and the latter."""
-    count, done = state
-    missing = missing_shards_of(count, done)
-    progress.start(job.feed.samples, 1, sum(part_of(job, shard).samples or 0 for shard in done))
-    try:
-        run_missing(
-            task,
-            job.options.placement,
-            folder,
-            missing,
-            progress,
-            threads=job.options.data.threads,
-            kept=job.output is not None,
-        )
-    finally:
-        progress.close()
-    done.update(missing)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import click
 
 from quantkit.cli.arguments.groups import Decorator, grouped, offered
 from quantkit.cli.arguments.parsing import NUMBER, WHOLE
+from quantkit.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +27,34 @@ class WorkerChoice:
         return offered(self)
 
     @property
+    def divides(self) -> bool:
+        """True if there are workers."""
+        return self.workers is not None or self.on is not None
+
+    def work_of(self, output: Path | None, *, force: bool) -> Path | None:
+        """Return the folder beside an output in which results wait; None without workers, or without an output.
+
+        StaleError where workers were interrupted, and now there are none.
+        """
+        from quantkit.executors.work_folder import settle_interrupted_shards, work_path
+
+        if output is None:
+            return None
+        if self.divides:
+            return work_path(output)
+        settle_interrupted_shards(output, force=force)
+        return None
+
+    def refuse_for_shard(self, shard: str) -> None:
+        """Raise UsageError where one shard is to be divided."""
+        if self.divides:
+            option = "--on" if self.workers is None else "--workers"
+            raise UsageError(f"{option} needs the whole run, and --shard {shard} is a part", remedy="leave one out")
+
+    @property
     def stopping(self) -> str:
         """The note on what Ctrl-C does; empty without workers."""
-        return (
-            "" if self.workers is None and self.on is None else "stopping the workers; the same command goes on later"
-        )
+        return "stopping the workers; the same command goes on later" if self.divides else ""
 
 
 WORKER_CHOICE: Mapping[str, Decorator] = {

@@ -50,17 +50,19 @@ class WholeBatchWatcher(DataWatcher):
 class ShardEvaluator:
     """An evaluator of any shards of one evaluation; models and data are opened once for all of them.
 
-    held: keeps the threads of the models until its end. run: what all shards have in common. Raises what `evaluate`
-    raises; UsageError for a metric that cannot be divided, DataError for data that cannot.
+    held: keeps the threads of the models until its end. cores: to use; None: all. run: what all shards have in common.
+    Raises what `evaluate` raises; UsageError for a metric that cannot be divided, DataError for data that cannot.
     """
 
-    def __init__(self, subjects: Sequence[Subject], request: EvaluationRequest, held: ExitStack) -> None:
+    def __init__(
+        self, subjects: Sequence[Subject], request: EvaluationRequest, held: ExitStack, cores: int | None = None
+    ) -> None:
         self.subjects, self.request = rename_subjects(subjects, request.options.names), request
         self.spec, peeked = open_evaluation_data(self.subjects, request, held)
         peeked.close()
         self.feed: Feed = peeked
         assert peeked.first is not None
-        self._pool = open_runner_pool(held, peeked.first.batch, request.options.provider)
+        self._pool = open_runner_pool(held, peeked.first.batch, request.options.provider, cores)
         self._runners = [open_model_runner(subject, self._pool, held) for subject in self.subjects]
         part = next(indivisible_parts(peeked.first, self.subjects), None)
         if part is None:

@@ -53,14 +53,13 @@ def evaluate_shard(
     preprocess: AnyPreprocess = None,
     metrics: str | Sequence[str] | None = None,
     options: EvaluateOptions | None = None,
-    force: bool = False,
     progress: Progress | None = None,
     **_: Unpack[EvaluateFields],
 ) -> EvaluatedShard:
     """Evaluate models on one part of the samples, and write the totals; `evaluate(…, merge=output)` adds them up.
 
     shard: `"3/64"` for the part 3 of the 64 parts 0, 1 … 63. output: the folder or the URL of all of them. A shard
-    that is there is reused, unless `force` is given. The other arguments are those of `evaluate`, and so are the
+    that is there is reused, unless `force=True` is given. The other arguments are those of `evaluate`, and so are the
     errors; StaleError where a shard of another run is there, OutputError where it cannot be written.
     """
     options = checked_options(options, EvaluateOptions)
@@ -71,13 +70,13 @@ def evaluate_shard(
         evaluator, folder = ShardEvaluator(subjects, request, held), ShardFolder(place, SUFFIX)
         with folder.claimed(chosen):
             file = folder.file_of(chosen)
-            reused = not force and folder.has(chosen)
+            reused = not options.force and folder.has(chosen)
             content = read_totals(file) if reused else evaluator.collect(chosen, progress or NoProgress())
             stored = parse_totals(content, file)
             if reused:
                 refuse_other_totals(file, stored, evaluator, chosen)
             else:
-                folder.write(chosen, content, force=force)
+                folder.write(chosen, content, force=options.force)
     names = tuple(subject.name for subject in subjects)
     samples = int(stored.tree["data"]["samples"])
     return EvaluatedShard(stored.shard, file, samples, names, reused, time.monotonic() - started)
