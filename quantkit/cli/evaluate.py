@@ -12,7 +12,7 @@ import click
 from quantkit.cli import options
 from quantkit.cli.arguments.unused import refuse_unused
 from quantkit.cli.arguments.verb import verb
-from quantkit.cli.arguments.worker_choice import WorkerChoice, worker_choice
+from quantkit.cli.arguments.worker_choice import STOPPING, WorkerChoice, worker_choice
 from quantkit.cli.terminal.console import (
     OVER_BUDGET,
     Printing,
@@ -93,8 +93,6 @@ def evaluate(
         return evaluate_part(models, samples, labels, output, shard, force, printing, own)
     if isinstance(output, str):
         raise UsageError(f"cannot write the result to {output}", remedy="give a file on this machine")
-    from quantkit.cli.terminal.progress import ProgressBar, Spinner
-    from quantkit.evaluation.evaluate import evaluate as run
     from quantkit.evaluation.files import refuse_unwritable, write_evaluation
     from quantkit.evaluation.json_document import evaluation_json
     from quantkit.executors.work_folder import remove_shards
@@ -103,25 +101,8 @@ def evaluate(
     read = (*networks, samples.data, samples.preprocess, labels, own["classes"])
     refuse_unwritable({"--output": output, "--html": html}, read=read, force=force)
     parts = division.work_of(output, force=force)
-    spinner = Spinner(hidden=printing.hides_progress)
-    spinner.phase("comparing")
-    try:
-        result = run(
-            models,
-            samples.data,
-            labels=labels,
-            preprocess=samples.preprocess,
-            metrics=own["metric"],
-            options=replace(evaluate_options(samples, own), **division.keywords(), parts=parts, force=force),
-            progress=ProgressBar(
-                hidden=printing.hides_progress,
-                about="evaluating",
-                then=spinner.__enter__,
-                stopping=division.stopping,
-            ),
-        )
-    finally:
-        spinner.__exit__()
+    chosen = replace(evaluate_options(samples, own), **division.keywords(), parts=parts, force=force)
+    result = run_evaluation(models, samples, labels, own["metric"], chosen, printing)
     pages = {} if html is None else {html: evaluation_report(result)}
     result = write_evaluation(result, output, pages, force=force)
     if parts is not None:
@@ -130,6 +111,35 @@ def evaluate(
         warn(text)
     printing.print_result(result, evaluation_json, print_evaluation)
     return 0 if result.within_budget else OVER_BUDGET
+
+
+def run_evaluation(
+    models: tuple[str, ...],
+    samples: options.DataChoice,
+    labels: Path | None,
+    metrics: tuple[str, ...],
+    chosen: EvaluateOptions,
+    printing: Printing,
+) -> Evaluation:
+    """Evaluate MODELs while a bar is shown, and a spinner after the pass."""
+    from quantkit.cli.terminal.progress import ProgressBar, Spinner
+    from quantkit.evaluation.evaluate import evaluate as run
+
+    hidden, stopping = printing.hides_progress, STOPPING if chosen.placement.divides else ""
+    spinner = Spinner(hidden=hidden)
+    spinner.phase("comparing")
+    try:
+        return run(
+            models,
+            samples.data,
+            labels=labels,
+            preprocess=samples.preprocess,
+            metrics=metrics,
+            options=chosen,
+            progress=ProgressBar(hidden=hidden, about="evaluating", then=spinner.__enter__, stopping=stopping),
+        )
+    finally:
+        spinner.__exit__()
 
 
 def evaluate_part(

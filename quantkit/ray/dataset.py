@@ -7,89 +7,94 @@ however Ray divides them, and those of `quantkit.calibrate(…, histogram="invar
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from quantkit.backends.session import DEFAULT_BACKEND
 from quantkit.calibration.job import CalibrationJob, prepare_job
-from quantkit.calibration.options import DEFAULT_MEMORY, CalibrateOptions
+from quantkit.calibration.options import CalibrateFields, CalibrateOptions
 from quantkit.calibration.shard_run import ShardCollector
 from quantkit.data import DataOptions
+from quantkit.data.opening import DEFAULT_BATCH
 from quantkit.data.preprocess_choice import AnyPreprocess
-from quantkit.errors import DataError, ModelError
+from quantkit.errors import DataError, ModelError, UsageError
 from quantkit.executors.actors import import_ray, share_cluster
 from quantkit.executors.placement import RAY, Placement, argument_for_workers
 from quantkit.executors.processes import pickled
 from quantkit.executors.task import WorkerError, describe_failure
 from quantkit.graph import AnyModel
 from quantkit.histogram import HistogramMode
+from quantkit.keywords.option_fields import takes_fields
 from quantkit.progress import NoProgress
 from quantkit.ray.row_feed import RowColumns, choose_columns, open_rows, sample_of_kind
 from quantkit.rules import DEFAULT_RULE
 from quantkit.sharding import Shard
 from quantkit.statistics import Statistics, parse_statistics, statistics_bytes
 from quantkit.statistics.shard_merging import join_shards
-from quantkit.values import Array, check_number
+from quantkit.values import Array, checked_options
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 ROWS = 512
 """Rows whose statistics are one partial result: it is merged once, and made again where a worker died."""
 PART = "part"
 
 
+@takes_fields(CalibrateOptions, DataOptions)
 def statistics(
     dataset: Any,
     model: AnyModel,
     preprocess: AnyPreprocess = None,
     *,
     column: str | None = None,
-    batch_size: int = 32,
-    workers: int | None = None,
-    gpus_per_worker: float = 0.0,
-    provider: str = "cpu",
-    max_memory: int = DEFAULT_MEMORY,
-    exclude: Sequence[str] = (),
-    skip_corrupt: bool = False,
+    options: CalibrateOptions | None = None,
+    **_: Unpack[CalibrateFields],
 ) -> Statistics:
     """Collect the statistics of a network over a `ray.data.Dataset`, on its cluster.
 
     dataset: rows with an image each (the bytes of a file, as `ray.data.read_binary_files` gives them, or pixels of
     8 bits, as `read_images` does), or with the inputs of the network by name. column: the one with images, if their
-    names do not show it. workers: number of actors; None: as many as the cluster has room for. The other arguments are
-    those of `calibrate`. Bytes of files keep decoding the same as everywhere; pixels were decoded by Ray.
+    values do not show it. The other arguments are those of `calibrate`: workers (None: as many actors as the cluster
+    has room for), gpus_per_worker, batch_size, provider, max_memory, exclude, skip_corrupt. Bytes of files are decoded
+    as everywhere in quantkit; pixels were decoded by Ray.
 
     Partial statistics travel through Ray's object store, and never activations. BackendError without Ray; DataError,
     ModelError, UsageError.
     """
     ray = import_ray()
-    placement = Placement(workers, RAY, gpus_per_worker)
-    check_number("batch_size", batch_size, 1)
+    given = checked_options(options, CalibrateOptions)
+    refuse_choices(given)
+    placement = Placement(given.workers, RAY, given.gpus_per_worker)
+    size_of_batch = given.data.batch_size or DEFAULT_BATCH
     try:
-        first = dataset.take_batch(batch_size, batch_format="numpy")
+        first = dataset.take_batch(size_of_batch, batch_format="numpy")
     except ValueError:
         raise DataError("the dataset has no rows", remedy="give at least one") from None
+    reading = DataOptions(batch_size=size_of_batch, threads=1, skip_corrupt=given.data.skip_corrupt)
     options = CalibrateOptions(
-        data=DataOptions(batch_size=batch_size, threads=1, skip_corrupt=skip_corrupt),
+        data=reading,
         histogram=HistogramMode.INVARIANT,
         backend=DEFAULT_BACKEND,
-        exclude=tuple(exclude),
-        provider=provider,
-        max_memory=max_memory,
+        exclude=given.exclude,
+        provider=given.provider,
+        max_memory=given.max_memory,
     )
     model = argument_for_workers(model, placement)
     plan = RowsTask(model, preprocess, options, column, first)
     refuse_dependent_rows(plan.collector)
     size, cpus = share_cluster([node["Resources"] for node in ray.nodes() if node["Alive"]], placement)
-    task = replace(plan, options=replace(options, data=replace(options.data, threads=cpus)), preprocess=plan.job.spec)
+    task = replace(plan, options=replace(options, data=replace(reading, threads=cpus)), preprocess=plan.job.spec)
     parts = dataset.select_columns([*plan.columns.names, *plan.columns.paths]).map_batches(
         PartCollector,
         fn_constructor_args=(pickled(task),),
         batch_size=ROWS,
         batch_format="numpy",
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=size),  # one at first: reading needs CPUs too
-        num_cpus=None if gpus_per_worker else cpus if size > 1 else cpus / 2,
-        num_gpus=gpus_per_worker or None,
+        num_cpus=None if given.gpus_per_worker else cpus if size > 1 else cpus / 2,
+        num_gpus=given.gpus_per_worker or None,
     )
     return merge_parts(row[PART] for row in parts.iter_rows())
 
@@ -145,6 +150,20 @@ class PartCollector:
             return {PART: [pickle.dumps(statistics_bytes(self._task.collect(rows)))]}
         except Exception as error:
             return {PART: [pickle.dumps(describe_failure(error, None))]}
+
+
+def refuse_choices(options: CalibrateOptions) -> None:
+    """Raise UsageError for options that choose samples, or that need a run in order."""
+    given = {
+        "limit": options.data.limit is not None,
+        "shuffle": options.data.shuffle,
+        "shard": options.shard is not None,
+        "on": options.on is not None,
+        "resume": options.resume,
+        "learning-curve": options.learning_curve,
+    }
+    for option in (option for option, is_given in given.items() if is_given):
+        raise UsageError(f"--{option} is not for a dataset, which Ray divides", remedy="choose its rows: dataset.limit")
 
 
 def refuse_dependent_rows(collector: ShardCollector) -> None:

@@ -13,6 +13,8 @@ from quantkit.cli.arguments.groups import Decorator, grouped, offered
 from quantkit.cli.arguments.parsing import NUMBER, WHOLE
 from quantkit.errors import UsageError
 
+STOPPING = "stopping the workers; the same command goes on later"
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerChoice:
@@ -54,7 +56,7 @@ class WorkerChoice:
     @property
     def stopping(self) -> str:
         """The note on what Ctrl-C does; empty without workers."""
-        return "stopping the workers; the same command goes on later" if self.divides else ""
+        return STOPPING if self.divides else ""
 
 
 WORKER_CHOICE: Mapping[str, Decorator] = {
