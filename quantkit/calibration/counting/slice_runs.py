@@ -60,8 +60,7 @@ class SliceRuns(Protocol):
 
 def open_slice_runs(session: Session, counter: SliceCounter) -> SliceRuns:
     """Return the runs of one thread: where the tensors are, if the counter can count there. BackendError."""
-    resident = session.resident() if isinstance(counter, Collector) else None
-    if resident is not None and isinstance(counter, Collector):
+    if isinstance(counter, Collector) and (resident := session.resident()):
         return DeviceRuns(resident, counter)
     return HostRuns(session.runner(), counter)
 
