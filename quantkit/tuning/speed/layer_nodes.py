@@ -74,6 +74,13 @@ def with_known_nodes(
     return tuple(replace(layer, nodes=finder.nodes(layer)) for layer in layers)
 
 
+def int8_tensors(wires: GraphIndex, placed: PlacedPairs, layers: Sequence[ProfiledLayer]) -> frozenset[str] | None:
+    """Return the tensors that layers write as INT8, by their names in the float network; None if no type is shown."""
+    finder = NodeFinder(wires, placed, layers)
+    written = [tensor for layer in layers for tensor in layer.outputs if tensor.dtype]
+    return frozenset(finder.tensor(t.name) for t in written if t.dtype == "INT8") if written else None
+
+
 class NodeFinder:
     """Finds the nodes of layers by their names and tensors."""
 
@@ -101,8 +108,8 @@ class NodeFinder:
 
     def _between(self, layer: ProfiledLayer) -> list[str]:
         """Return the nodes between the inputs and the outputs of a layer, that no other layer is named after."""
-        ends = {self._tensor(tensor.name) for tensor in layer.inputs}
-        waiting = [self._tensor(tensor.name) for tensor in layer.outputs]
+        ends = {self.tensor(tensor.name) for tensor in layer.inputs}
+        waiting = [self.tensor(tensor.name) for tensor in layer.outputs]
         seen, numbers = set(ends), set[int]()
         while waiting:
             tensor = waiting.pop()
@@ -114,7 +121,7 @@ class NodeFinder:
             waiting += self._wires.activations(number)
         return [self._wires.name(number) for number in sorted(numbers)]
 
-    def _tensor(self, name: str) -> str:
+    def tensor(self, name: str) -> str:
         """Return the name of a tensor in the float network."""
         name = self._copies.get(name, name)
         name = CLONE.sub("", name)

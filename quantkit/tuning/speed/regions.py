@@ -24,7 +24,7 @@ import numpy as np
 from quantkit.graph.index import GraphIndex, index_graph
 from quantkit.graph.operators import COMMUTING
 from quantkit.minimum_cut import BorderCost, PrecisionCost, cheapest_split, split_cost
-from quantkit.tuning.speed.layer_nodes import PlacedPairs, placed_pairs, with_known_nodes
+from quantkit.tuning.speed.layer_nodes import PlacedPairs, int8_tensors, placed_pairs, with_known_nodes
 
 if TYPE_CHECKING:
     import onnx
@@ -155,7 +155,8 @@ def region_costs(
         for region in members
     }
     writers = {region_of[n] for layer in in_float if layer.kind in GENERATED for n in layer.nodes if n in region_of}
-    builder = BorderBuilder(wires, placed, region_of, moving, frozenset(writers), batch)
+    written = int8_tensors(wires, placed, in_int8)
+    builder = BorderBuilder(wires, placed, region_of, moving, frozenset(writers), batch, written)
     borders = builder.borders(attributed[1].rounded)
     return RegionCosts(
         wires=wires,
@@ -255,7 +256,11 @@ def moved_bytes(layer: ProfiledLayer) -> int:
 
 @dataclass(frozen=True, slots=True)
 class BorderBuilder:
-    """Makes the borders between regions. writers: regions whose float kernels round by themselves."""
+    """Makes the borders between regions.
+
+    writers: regions whose float kernels round by themselves. written: tensors that are INT8 in the Q/DQ engine; None if
+    that is not known.
+    """
 
     wires: GraphIndex
     placed: PlacedPairs
@@ -263,6 +268,7 @@ class BorderBuilder:
     moving: TransferCost
     writers: frozenset[str]
     batch: int
+    written: frozenset[str] | None
 
     def borders(self, rounded: Mapping[str, float]) -> dict[str, BorderCost]:
         """Return tensor → its border. rounded: tensor → time of the Q/DQ engine's own kernel that rounds it."""
@@ -284,12 +290,16 @@ class BorderBuilder:
         if rounded:
             own = tuple(name for name in quantized if name is not None) or readers
             return BorderCost(None, own, rounded) if own else None
-        if not readers or not quantized:
+        if not readers or not quantized or self._is_float_anyway(tensor):
             return None
         elements = self._elements(tensor)
         kernel = self.moving.of(elements * (FLOAT_BYTES + INT8_BYTES))
         wider = self.moving.byte * elements * (FLOAT_BYTES - INT8_BYTES)
         return BorderCost(maker, readers, 0.0 if maker in self.writers else kernel, wider)
+
+    def _is_float_anyway(self, tensor: str) -> bool:
+        """Return whether a tensor is float in the Q/DQ engine as well: the kernels around it round by themselves."""
+        return self.written is not None and tensor not in self.written
 
     def _quantized_readers(self, tensor: str) -> list[str | None]:
         """Return the regions that read a tensor behind a pair, itself or behind operators that only move values."""
