@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from quantkit.data import DataOptions
 from quantkit.data.preprocess_choice import AnyPreprocess
-from quantkit.errors import ShardError
+from quantkit.errors import ShardError, UsageError
 from quantkit.evaluation.options import EvaluateFields, EvaluateOptions
 from quantkit.evaluation.request import open_request
 from quantkit.evaluation.shards.evaluator import ShardEvaluator
@@ -63,6 +63,8 @@ def evaluate_shard(
     errors; StaleError where a shard of another run is there, OutputError where it cannot be written.
     """
     options = checked_options(options, EvaluateOptions)
+    if options.merge is not None:
+        raise UsageError("--merge adds up all shards, and --shard makes one", remedy="give only one of them")
     started, chosen, place = time.monotonic(), Shard.named(shard), given_place(output, "output")
     assert place is not None
     with ExitStack() as held:

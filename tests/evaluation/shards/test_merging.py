@@ -318,6 +318,11 @@ def test_what_a_shard_cannot_have_is_refused(words: list[str], text: str, capsys
     assert text in capsys.readouterr().err
 
 
+def test_one_shard_and_all_of_them_exclude_each_other(pair: Path) -> None:
+    with pytest.raises(UsageError, match="merge= adds up all shards, and shard= makes one"):
+        one_shard(pair, "0/2", merge=pair / "run")
+
+
 def test_a_file_in_place_of_the_folder_is_refused(pair: Path) -> None:
     (pair / "run").write_text("a file")
     with pytest.raises(OutputError, match="run is a file"):
