@@ -237,6 +237,7 @@ class Tuning(SavableDisplay):
         return (
             f"{self.model}, tuned on {self.samples[0]:,} samples: {budget}",
             ViewTable(head, [trial_cells(trial) for trial in self.trials], frozenset({0, 1, 5})),
+            *([] if self.speed is None else [self.speed.table()]),
             Remarks([self.verdict, *kept, *self.notes]),
         )
 

@@ -80,6 +80,7 @@ def test_the_fastest_placement_is_written(gpu: Any, statistics: quantkit.Statist
     assert "faster than FP16" in made.verdict
     assert "within the budget of 2 percentage points" in made.verdict
     assert {point.name: point.chosen for point in made.front}["cut"]
+    assert ">cut</td>" in made._repr_html_()
     assert not (tmp_path / "out" / "model.fp16.onnx").exists()
 
 

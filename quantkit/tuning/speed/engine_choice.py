@@ -102,7 +102,7 @@ def choose_candidate(
         return reference.candidate
     if objective is not Objective.BALANCED:
         return prefer_pairs(gaining).candidate
-    return max((*gaining, reference), key=lambda item: balance(item, gaining[0], budget)).candidate
+    return max((reference, *gaining), key=lambda item: balance(item, gaining[0], budget)).candidate
 
 
 def prefer_pairs(found: Sequence[RelativeTime]) -> RelativeTime:

@@ -8,6 +8,7 @@ from typing import Any
 
 from quantkit.tuning.speed.candidate import CandidateStatus, EngineKind, SpeedCandidate
 from quantkit.tuning.speed.engine_choice import Objective, fastest_by_batch, gaining_candidates, relative_times, ties
+from quantkit.view import ViewTable, true_minus
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,18 @@ class SpeedTuning:
             theirs = self.reference.times[batch].median
             parts.append(f"{theirs / times.median:.2f}× at batch {batch} ({times.median:.3f} against {theirs:.3f} ms)")
         return f"faster than FP16, {', '.join(parts)}"
+
+    def table(self) -> ViewTable:
+        """Return all candidates with their times as a table."""
+        head = ("candidate", "float nodes", *(f"ms at batch {batch}" for batch in self.batches), "drop", "outcome")
+        rows = []
+        for candidate in self.candidates:
+            times = [candidate.times[b].text() if b in candidate.times else "" for b in self.batches]
+            kept = str(len(candidate.placement.kept)) if candidate.kind is EngineKind.QDQ else ""
+            drop = "" if candidate.figure is None else true_minus(f"{candidate.figure.drop:.2f}")
+            outcome = "chosen" if candidate is self.chosen else candidate.outcome
+            rows.append((candidate.name, kept, *times, drop, outcome))
+        return ViewTable(head, rows, frozenset({0, len(head) - 1}))
 
     def document(self) -> dict[str, Any]:
         """Return the result as JSON values."""
