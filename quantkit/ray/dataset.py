@@ -6,6 +6,7 @@ however Ray divides them, and those of `quantkit.calibrate(…, histogram="invar
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -96,7 +97,8 @@ def statistics(
         num_cpus=None if given.gpus_per_worker else cpus if size > 1 else cpus / 2,
         num_gpus=given.gpus_per_worker or None,
     )
-    return merge_parts(row[PART] for row in parts.iter_rows())
+    with contextlib.closing(row[PART] for row in parts.iter_rows()) as found:  # an error ends the work of Ray
+        return merge_parts(found)
 
 
 @dataclass(frozen=True)

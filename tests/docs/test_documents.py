@@ -6,7 +6,7 @@ in it: another CPU sums in another order, and a value on the edge of a step roun
 `python` has to run, one marked `toml` has to be a preprocessing spec. All blocks of all pages run in one scratch
 folder, in the order in which the site lists the pages. Blocks marked `gpu` besides run where a GPU with TensorRT is;
 elsewhere commands have to parse, and Python to compile. Blocks marked `elsewhere` need large data, and only have to
-parse. Blocks marked `torch`, `tensorflow` or `rtx` run, in order, where that is installed; a Python block's third word
+parse. Blocks marked `torch`, `tensorflow`, `rtx` or `ray` run, in order, where that is installed; a Python block's third word
 names the file it lies in.
 """
 
@@ -167,7 +167,12 @@ def test_what_a_page_shows_on_a_gpu_is_what_happens(page: Path, scratch: Path) -
 
 FENCE_HERE = r"^```(console|python)\n(.*?)^```$"
 """Blocks that run everywhere."""
-FRAMEWORKS = {"torch": ("torch", "onnxscript"), "tensorflow": ("tensorflow", "tf2onnx"), "rtx": ("tensorrt_rtx",)}
+FRAMEWORKS = {
+    "torch": ("torch", "onnxscript"),
+    "tensorflow": ("tensorflow", "tf2onnx"),
+    "rtx": ("tensorrt_rtx",),
+    "ray": ("ray",),
+}
 FENCE = r"^```(console|python) {}(?: (\S+))?\n(.*?)^```$"
 
 
