@@ -6,8 +6,8 @@ in it: another CPU sums in another order, and a value on the edge of a step roun
 `python` has to run, one marked `toml` has to be a preprocessing spec. All blocks of all pages run in one scratch
 folder, in the order in which the site lists the pages. Blocks marked `gpu` besides run where a GPU with TensorRT is;
 elsewhere commands have to parse, and Python to compile. Blocks marked `elsewhere` need large data, and only have to
-parse. Blocks marked `torch`, `tensorflow`, `rtx` or `ray` run, in order, where that is installed; a Python block's third word
-names the file it lies in.
+parse. Blocks marked `torch`, `tensorflow`, `rtx` or `ray` run, in order, where that is installed; a Python block's
+third word names the file it lies in.
 """
 
 from __future__ import annotations
@@ -195,12 +195,12 @@ def test_what_a_page_shows_with_a_framework_is_what_happens(page: Path, framewor
     for language, name, block in framework_blocks(page, framework):
         if language == "python":
             (scratch / name).write_text(block, encoding="utf-8")
-            printed = run(f"{sys.executable} {name}", scratch)
+            printed = run(f"{sys.executable} {name}", scratch, RAY_ADDRESS="local")
             assert "Traceback" not in printed, printed
             assert not printed.endswith("]\n"), printed
             continue
         for command, expected in transcript(block):
-            printed = run(command, scratch)
+            printed = run(command, scratch, RAY_ADDRESS="local")  # not the cluster of another test
             assert matches(expected, printed), f"$ {command}\nprints\n{printed}\nbut the page says\n{expected}"
 
 
