@@ -24,7 +24,7 @@ from quantkit.rules.mse import Mse
 from quantkit.sensitivity.result import LayerError
 from quantkit.tuning import metric_trials as judging
 from quantkit.tuning import pareto_front as front
-from quantkit.tuning.candidates import MemoizedRule
+from quantkit.tuning.memoized_rule import MemoizedRule
 from quantkit.tuning.metric_trials import (
     MetricTrials,
     OutputCache,
