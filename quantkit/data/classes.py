@@ -147,8 +147,8 @@ def class_indices(names: Sequence[str], known: ClassNames | None, count: int | N
         return {name: int(name) for name in names}
     if count is not None and len(names) != count:
         raise DataError(
-            f"{where} has {len(names)} classes ({first_few(ordered)}) but the network has {count}, and no "
-            "index mapping is given",
+            f"{where}: {'1 class' if len(names) == 1 else f'{len(names)} classes'} ({first_few(ordered)}), but the "
+            f"network has {count}, and no index mapping is given",
             remedy=CLASSES_FILE,
         )
     if numbers and ordered != sorted(names, key=int):

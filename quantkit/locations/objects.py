@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from quantkit.errors import BackendError, DataError, OutputError, QuantkitError
 from quantkit.extras import install_command
-from quantkit.locations.failures import cause_of, is_passing, store_failure
+from quantkit.locations.failures import cause_of, is_passing, status_of, store_failure
 from quantkit.staging import staged_files
 
 T = TypeVar("T")
@@ -80,7 +80,8 @@ def list_objects(url: str) -> tuple[StoredObject, ...]:
             if is_web_file(system, url, path):
                 return (as_object(system, system.info(path), url),)
             entries = system.find(path, detail=True)
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            refuse_hidden_failure(url, error)
             refuse_missing_bucket(system, url, path)
             return ()
         if not entries:
@@ -94,6 +95,13 @@ def list_objects(url: str) -> tuple[StoredObject, ...]:
 def is_web_file(system: Any, url: str, path: str) -> bool:
     """Return True for a file of a web server, which would be read as a list of links if it were listed."""
     return url.startswith("http") and "text/html" not in system.info(path).get("mimetype", "text/html")
+
+
+def refuse_hidden_failure(url: str, error: FileNotFoundError) -> None:
+    """Raise the failure of a web server that fsspec tells as a missing file, whatever it was."""
+    cause = error.__cause__
+    if url.startswith("http") and cause is not None and status_of(cause) not in (404, 410):
+        raise cause
 
 
 def refuse_missing_bucket(system: Any, url: str, path: str) -> None:
@@ -111,7 +119,8 @@ def find_object(url: str) -> StoredObject | None:
         system.invalidate_cache()
         try:
             entry = system.info(path)
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            refuse_hidden_failure(url, error)
             return None
         return None if entry.get("type") == "directory" else as_object(system, entry, url)
 

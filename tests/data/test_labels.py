@@ -102,7 +102,7 @@ def test_a_map_gives_every_name_its_own_index_whatever_the_order(names: list[str
 
 
 def test_fewer_folders_than_classes_are_refused_unless_they_are_numbers(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"has 2 classes \(cat, dog\) but the network has 3") as caught:
+    with pytest.raises(DataError, match=r"2 classes \(cat, dog\), but the network has 3") as caught:
         read(images(tmp_path / "a", ["cat/1.png", "dog/1.png"]))
     assert "--classes" in caught.value.remedy
     found, labels = read(images(tmp_path / "b", ["0/1.png", "2/1.png"]))

@@ -126,6 +126,8 @@ def test_a_web_folder(web: WebStore, caplog: pytest.LogCaptureFixture) -> None:
         write_object(f"{web.url}/c.bin", CONTENT)
     with pytest.raises(DataError, match="access is refused"):
         read_object(f"{web.url}/secret")
+    with pytest.raises(DataError, match="access is refused"):
+        list_objects(f"{web.url}/secret")
     assert not caplog.messages
 
 
@@ -146,6 +148,10 @@ def test_a_server_that_is_gone(web: WebStore) -> None:
     url, _ = f"{web.url}/a.bin", web.close()
     with pytest.raises(DataError, match=r"cannot read http.*tried 3 times"):
         read_object(url)
+    with pytest.raises(DataError, match=r"cannot list http.*tried 3 times"):
+        list_objects(url)
+    with pytest.raises(DataError, match=r"cannot read http.*tried 3 times"):
+        object_exists(url)
 
 
 def test_a_server_without_ranges(tmp_path: Path) -> None:

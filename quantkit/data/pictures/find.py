@@ -110,8 +110,10 @@ def of_one_kind(listed: FileList) -> tuple[str, list[DataFile]]:
     if len(groups) == 1:
         return next(iter(groups.items()))
     if groups:
-        counts = " and ".join(f"{kind} ({len(files)})" for kind, files in groups.items())
-        raise DataError(f"{listed.source} holds {counts}", remedy="point --data at files of one kind")
+        *most, last = [f"{kind} ({len(files)})" for kind, files in groups.items()]
+        raise DataError(
+            f"{listed.source} holds {', '.join(most)} and {last}", remedy="point --data at files of one kind"
+        )
     if packed := next((file for file in listed.files if file.name.lower().endswith(COMPRESSED)), None):
         raise DataError(
             f"{packed.place} is compressed, so that nothing in it can be found without unpacking all of it",

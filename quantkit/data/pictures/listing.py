@@ -56,6 +56,8 @@ def listed_below(source: str) -> FileList:
     """Return the files below a folder or a URL, or the one that is there."""
     if is_url(source):
         objects = list_objects(source)
+        if not objects:
+            raise DataError(f"there is nothing at {source}", remedy="check the address, and what its store lists")
         prefix = source.rstrip("/").split("://")[1].strip("/")
         files = []
         for stored in objects:

@@ -25,6 +25,8 @@ LARGEST_LABEL = 1 << 20
 """Bytes of a member with a label."""
 HEADER_BLOCK = 1 << 23
 """Bytes that are read at once from an object while its headers are read."""
+LARGEST_PADDING = 1 << 16
+"""Bytes behind the mark of the end that are looked at."""
 AGAIN = "write it again, or leave it out"
 
 
@@ -53,13 +55,28 @@ def index_tar(file: DataFile) -> TarIndex:
         try:
             with tarfile.open(fileobj=stream, mode="r:") as archive:
                 samples = tuple(samples_of(members_of(archive, stream, file), file))
-                stream.seek(archive.offset)
-                ended = stream.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)
+                ended = is_ended(stream, archive.offset, file)
         except QuantkitError:
             raise
         except (tarfile.TarError, OSError, ValueError, EOFError) as error:
             raise DataError(f"{file.place} is damaged, or no .tar archive: {first_line(error)}", remedy=AGAIN) from None
     return TarIndex(samples, ended)
+
+
+def is_ended(stream: IO[bytes], place: int, file: DataFile) -> bool:
+    """Return True if the mark of the end is where `tarfile` found no more members. DataError where something else is:
+    it takes a damaged header for the end, and does not look behind the first of several archives in a file."""
+    stream.seek(place)
+    end, behind = stream.read(tarfile.BLOCKSIZE), stream.read(LARGEST_PADDING)
+    if end.strip(b"\0"):
+        fault = "is damaged: no header" if len(end) == tarfile.BLOCKSIZE else "was cut off within the header"
+        raise DataError(f"{file.place} {fault} at byte {place:,}", remedy=AGAIN)
+    if behind.strip(b"\0"):
+        raise DataError(
+            f"{file.place} goes on behind its end, at byte {place:,}: it is several archives in one file",
+            remedy="name them one by one, {000..003}.tar, or join them with tar --concatenate",
+        )
+    return len(end) == tarfile.BLOCKSIZE
 
 
 def members_of(

@@ -117,9 +117,20 @@ class FrameReader:
         decoded; DataError."""
         try:
             yield from self._until(number)
-        except (QuantkitError, UnreadableError):
+        except QuantkitError:
             raise
-        except Exception as error:  # of FFmpeg, by its number
+        except Exception:  # of FFmpeg, by its number, perhaps from an earlier frame that this one does not need
+            self.close()
+            yield from self._from_key_frame(number)
+
+    def _from_key_frame(self, number: int) -> Iterator[tuple[int, Any]]:
+        """Yield frames as `until`, from the key frame on, so that it does not depend on what was asked for before."""
+        try:
+            yield from self._until(number)
+        except (QuantkitError, UnreadableError):
+            self.close()
+            raise
+        except Exception as error:
             self.close()
             raise UnreadableError(first_line(error)) from None
 
@@ -131,9 +142,13 @@ class FrameReader:
             position = self._next
             if self._times is not None and frame.pts is not None:
                 position = bisect.bisect_left(self._times, frame.pts)
+                if self._times[position : position + 1] != (frame.pts,):
+                    raise UnreadableError("the video is damaged: it has a frame at a time that its packets do not name")
             self._next = position + 1
             if position > number:
                 break
+            if frame.is_corrupt:
+                raise UnreadableError("the frame is damaged")
             yield position, frame
             if position == number:
                 return
@@ -145,6 +160,7 @@ class FrameReader:
             self.close()
             self._container, self._stream = open_container(self._file)
             self._container.streams.video[0].thread_type = "AUTO"
+            self._container.streams.video[0].codec_context.options = {"err_detect": "explode"}  # rather than invent
         video = self._container.streams.video[0]
         self._next = 0
         if self._times is not None:

@@ -137,7 +137,7 @@ def test_what_is_not_there_or_not_clear(tmp_path: Path) -> None:
         (f"{tmp_path}/b*.tar", r"b\*\.tar fits no file"),
         (f"{tmp_path}/{{a,a}}.tar", "twice"),
         (f"{tmp_path}/{{0..99999999}}.tar", "100,000,000 files"),
-        ("memory://nothing", "no samples in memory://nothing"),
+        ("memory://nothing", "there is nothing at memory://nothing"),
     ):
         with pytest.raises(DataError, match=fault):
             opened(source)

@@ -88,7 +88,7 @@ def test_the_column_of_labels(tmp_path: Path) -> None:
         labels(written("f", label=[*numbers[:3], None, *numbers[4:]]))
     with pytest.raises(DataError, match=r"the label of g\.parquet\[0\] is -1"):
         labels(written("g", label=[-1] * 30))
-    with pytest.raises(DataError, match=r"has 2 classes .* but the network has 3"):
+    with pytest.raises(DataError, match=r"2 classes .*, but the network has 3"):
         labels(written("h", label=["cat"] * 29 + ["dog"]))
 
 

@@ -120,6 +120,19 @@ def test_what_is_no_plain_archive(tmp_path: Path) -> None:
     assert "gunzip" in caught.value.remedy
 
 
+def test_an_archive_does_not_end_at_a_damaged_header(tmp_path: Path) -> None:
+    whole = write_members(tmp_path / "whole.tar", [(f"{n}.png", PNG[n]) for n in range(3)])
+    content = bytearray(whole.read_bytes())
+    at = index_tar(file_at(whole, "whole.tar")).samples[1].start - tarfile.BLOCKSIZE
+    content[at : at + 8] = b"\xff" * 8
+    (tmp_path / "hurt.tar").write_bytes(content)
+    with pytest.raises(DataError, match=f"is damaged: no header at byte {at:,}"):
+        opened(tmp_path / "hurt.tar")
+    (tmp_path / "joined.tar").write_bytes(2 * whole.read_bytes())
+    with pytest.raises(DataError, match="several archives in one file"):
+        opened(tmp_path / "joined.tar")
+
+
 def test_long_names_and_other_members(tmp_path: Path) -> None:
     name = "/".join(["a long folder"] * 20) + "/1.png"
     for form in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):

@@ -101,3 +101,28 @@ def test_damaged_videos(tmp_path: Path) -> None:
     (tmp_path / "hurt.mkv").write_bytes(hurt)
     feed = opened(tmp_path / "hurt.mkv", skip_corrupt=True)
     assert len(brightness(feed)) + len(feed.unreadable) == len(feed.names or ())
+
+
+def test_damaged_frames_are_no_samples(tmp_path: Path) -> None:
+    """FFmpeg would conceal them, with other pixels in every pass."""
+    noise = np.random.default_rng(0)
+    with av.open(str(tmp_path / "noise.avi"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 64, 64, "yuv420p"
+        for _ in range(FRAMES):
+            frame = av.VideoFrame.from_ndarray(noise.integers(0, 255, (64, 64, 3), np.uint8))
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    content = bytearray((tmp_path / "noise.avi").read_bytes())
+    with av.open(str(tmp_path / "noise.avi")) as container:
+        packet = [packet for packet in container.demux(video=0) if packet.size][FRAMES // 2]
+        assert packet.pos is not None
+        start, stop = packet.pos + 200, packet.pos + packet.size - 200
+    content[start:stop] = noise.bytes(stop - start)
+    (tmp_path / "hurt.avi").write_bytes(content)
+    with pytest.raises(DataError, match="samples cannot be read"):
+        brightness(opened(tmp_path / "hurt.avi"))
+    feed = opened(tmp_path / "hurt.avi", skip_corrupt=True)
+    found = brightness(feed)
+    assert 0 < len(found) < FRAMES
+    assert found == brightness(feed)
