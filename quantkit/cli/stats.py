@@ -11,6 +11,7 @@ import click
 from quantkit.cli import options
 from quantkit.cli.arguments.verb import VerbGroup, verb
 from quantkit.cli.terminal.console import Printing, print_fields, print_line, print_rows
+from quantkit.cli.terminal.shard_lines import describe_shard
 from quantkit.rules import DEFAULT_RULE
 
 if TYPE_CHECKING:
@@ -42,9 +43,10 @@ def print_statistics(statistics: Statistics) -> None:
     """Print the origin, and a row for each tensor."""
     from quantkit.calibration.tables import BULK
 
-    origin = statistics.origin
+    origin, record = statistics.origin, statistics.shard
     print_fields(
         [
+            *([("shard", describe_shard(record))] if record else []),
             ("model", origin.model),
             ("data", f"{origin.samples} samples, {origin.data[:12]}"),
             ("histogram", origin.histogram.value),
@@ -68,6 +70,7 @@ def print_statistics(statistics: Statistics) -> None:
 def statistics_document(statistics: Statistics) -> dict[str, Any]:
     """Return the statistics for programs."""
     return {
+        "shard": str(statistics.shard.shard) if statistics.shard else None,
         "origin": statistics.origin.model_dump(mode="json", exclude_none=True),
         "tensors": {
             n: {"min": h.minimum, "max": h.maximum, "range": h.range, "elements": h.elements}

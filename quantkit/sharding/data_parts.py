@@ -5,11 +5,12 @@ The content of a sample is read by its own shard alone. What all shards know of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
 from quantkit.artifact import sha256_of, text_bytes
-from quantkit.errors import DataError, StaleError
+from quantkit.errors import DataError, ShardError, StaleError, StatisticsError
 from quantkit.sharding.completeness import describe_differences
 from quantkit.sharding.record import RunIdentity, ShardRecord, run_of_count
 from quantkit.sharding.shard import Shard
@@ -103,6 +104,15 @@ def refuse_moved_batches(feed: DividedData[Any], why: str, remedy: str = "remove
             f"{feed.unreadable[0]}; leaving it out moves samples into other batches, which shards cannot do: {why}",
             remedy=remedy,
         )
+
+
+@contextlib.contextmanager
+def replaced_by_force() -> Iterator[None]:
+    """Raise StaleError, whose remedy is --force, where an existing shard is damaged or something else."""
+    try:
+        yield
+    except (ShardError, StatisticsError) as error:
+        raise StaleError(error.headline, remedy="--force replaces it") from None
 
 
 def refuse_other_shard(

@@ -60,6 +60,24 @@ def test_shards_in_a_folder_merge_to_the_file_of_one_run(files: Path) -> None:
     assert (files / "again.safetensors").read_bytes() == whole_bytes(files)
 
 
+def test_a_damaged_shard_is_replaced_by_force(files: Path) -> None:
+    path = Path(shard(files, "1/3").files[0])
+    content = path.read_bytes()
+    for other in (content[:-20], b"", whole_bytes(files)):
+        path.write_bytes(other)
+        with pytest.raises(StaleError, match=r"0001-of-0003") as caught:
+            shard(files, "1/3")
+        assert caught.value.remedy == "--force replaces it"
+    shard(files, "1/3", force=True)
+    assert path.read_bytes() == content
+
+
+def test_shards_that_cannot_be_leave_no_folder(files: Path) -> None:
+    with pytest.raises(UsageError, match="6 batches cannot be divided into 7 shards"):
+        shard(files, "0/7")
+    assert not (files / "run").exists()
+
+
 def test_calibrate_takes_merged_statistics_instead_of_the_data(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole_bytes(files)
     for index in range(3):
@@ -164,14 +182,15 @@ def test_what_needs_the_whole_run_is_refused(files: Path, option: str) -> None:
 def test_the_command_tells_what_is_there(
     files: Path, quantkit_command: Command, quantkit_json: Callable[..., Any]
 ) -> None:
-    words = ["calibrate", "model.onnx", "--data", "x.npy", "--batch-size", "2", "-o", "run"]
+    words = ["calibrate", "model.onnx", "--data", "x.npy", "--batch-size", "2", "-o", "a run"]
     done = quantkit_command(*words, "--shard", "1/2")
     assert "shard       1/2, batches 3 to 5 of the run" in done.stdout
     assert "1 of 2 shards is there" in done.stdout
     assert quantkit_json(*words, "--shard", "0/2")["shard"] == "0/2"
     done = quantkit_command(*words, "--shard", "0/2")
-    assert "all shards are there; merge them: quantkit stats merge run" in done.stdout
-    done = quantkit_command("stats", "merge", "run", "-o", "merged.stats.safetensors")
+    assert "all shards are there; merge them: quantkit stats merge 'a run' -o" in done.stdout
+    assert "shard      1/2" in quantkit_command("stats", "show", "a run/0001-of-0002.stats.safetensors").stdout
+    done = quantkit_command("stats", "merge", "a run", "-o", "merged.stats.safetensors")
     assert "11 samples" in done.stdout
     assert quantkit_command("stats", "table", "merged.stats.safetensors", "-o", "model.calib").returncode == 0
     assert "--rule has no effect" in quantkit_command(*words, "--shard", "0/2", "--rule", "mse", code=2).stderr

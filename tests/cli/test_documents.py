@@ -145,7 +145,7 @@ def test_memory_that_does_not_suffice_is_one_line(
     def exhausted(*_: Any, **__: Any) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("quantkit.data.feed.stack_samples", exhausted)
+    monkeypatch.setattr("quantkit.data.sample_feed.stack_samples", exhausted)
     assert invoke(["calibrate", "m.onnx", "--data", "x.npz"]) == 1
     printed = capsys.readouterr()
     assert printed.err.splitlines()[0] == "quantkit: memory does not suffice"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,4 +27,4 @@ def print_shard_file(file: str | Path, record: ShardRecord, suffix: str, merging
     if there < record.count:
         print_line(f"{there} of {record.count} shards {'is' if there == 1 else 'are'} there")
     else:
-        print_line(f"all shards are there; merge them: {merging.format(place)}")
+        print_line(f"all shards are there; merge them: {merging.format(shlex.quote(place))}")

@@ -20,7 +20,7 @@ from quantkit.graph import AnyModel
 from quantkit.keywords.option_fields import takes_fields
 from quantkit.progress import NoProgress, Progress
 from quantkit.sharding import Shard, ShardRecord
-from quantkit.sharding.data_parts import refuse_other_shard
+from quantkit.sharding.data_parts import refuse_other_shard, replaced_by_force, shard_batches
 from quantkit.sharding.folder import Place, ShardFolder, given_place, read_shard_file
 from quantkit.values import checked_options
 
@@ -70,14 +70,17 @@ def evaluate_shard(
     with ExitStack() as held:
         subjects, request = open_request(models, data, labels, preprocess, metrics, options, held)
         evaluator, folder = ShardEvaluator(subjects, request, held), ShardFolder(place, SUFFIX)
+        shard_batches(evaluator.feed, chosen)  # an error now, before there is a folder
         with folder.claimed(chosen):
             file = folder.file_of(chosen)
             reused = not options.force and folder.has(chosen)
-            content = read_totals(file) if reused else evaluator.collect(chosen, progress or NoProgress())
-            stored = parse_totals(content, file)
             if reused:
+                with replaced_by_force():
+                    stored = parse_totals(read_totals(file), file)
                 refuse_other_totals(file, stored, evaluator, chosen)
             else:
+                content = evaluator.collect(chosen, progress or NoProgress())
+                stored = parse_totals(content, file)
                 folder.write(chosen, content, force=options.force)
     names = tuple(subject.name for subject in subjects)
     samples = int(stored.tree["data"]["samples"])

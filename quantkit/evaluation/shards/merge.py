@@ -44,8 +44,12 @@ def merge_evaluations(evaluator: ShardEvaluator, parts: Iterable[tuple[str, byte
                 known.append((samples, found))
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise ShardError(f"{name} is damaged: its totals are none ({error})", remedy=REMEDY) from None
-    if order_shards(records) != list(records):
-        raise ShardError("the shards are out of order", remedy="give them in the order of their indices")
+    for name, expected in zip(records, order_shards(records), strict=True):
+        if name != expected:
+            raise ShardError(
+                f"{name} holds shard {records[name].shard}, out of order",
+                remedy="give it back its name, or make it again",
+            )
     note_left_out(scoring, evaluator.subjects, seen)
     figures = PassFigures(
         DataIdentity(format(content, "064x"), "", seen),

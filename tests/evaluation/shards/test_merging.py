@@ -248,8 +248,15 @@ def test_a_shard_that_is_there_is_reused_or_refused(pair: Path) -> None:
     with pytest.raises(StaleError, match="is of another run: models"):
         one_shard(pair, "1/2")
     assert Path(first.file).read_bytes() == content
+    Path(first.file).write_bytes(content[:-9])
+    with pytest.raises(StaleError, match="is damaged") as caught:
+        one_shard(pair, "1/2")
+    assert caught.value.remedy == "--force replaces it"
     assert not one_shard(pair, "1/2", force=True).reused
     assert Path(first.file).read_bytes() != content
+    with pytest.raises(UsageError, match="cannot be divided"):
+        quantkit.evaluate_shard(pair / "0.onnx", pair / "x.npz", "0/90", pair / "none", without_labels=True)
+    assert not (pair / "none").exists()
 
 
 def test_merging_refuses_what_does_not_fit(pair: Path) -> None:
@@ -267,6 +274,13 @@ def test_merging_refuses_what_does_not_fit(pair: Path) -> None:
         merged(limit=20)
     damaged = pair / "run/0002-of-0003.evaluation.safetensors"
     kept = damaged.read_bytes()
+    first = pair / "run/0000-of-0003.evaluation.safetensors"
+    mine = first.read_bytes()
+    first.write_bytes(kept)
+    damaged.write_bytes(mine)
+    with pytest.raises(ShardError, match=r"0000-of-0003\S+ holds shard 2/3, out of order"):
+        merged()
+    first.write_bytes(mine)
     damaged.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
     with pytest.raises(ShardError, match=r"0002-of-0003\S+ is not a shard of an evaluation, or is damaged"):
         merged()
