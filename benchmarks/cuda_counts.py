@@ -59,9 +59,9 @@ def network(folder: Path) -> Path:
     """The network, exported once."""
     path = folder / "resnet50.onnx"
     if not path.exists():
-        import real_size
+        from placements.networks import NETWORKS, export_network
 
-        real_size.export(folder, "resnet50")
+        export_network(NETWORKS["resnet50"], path)
     return path
 
 

@@ -20,9 +20,10 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
@@ -121,7 +122,7 @@ class Conductor:
                 "machine": machine.read_text() if machine.exists() else "",
                 "date": date.today().isoformat(),
                 "level": self.arguments.level,
-                "networks": {name: found for name, found in known.items() if found},
+                "networks": {name: without_paths(found) for name, found in known.items() if found},
             }
             (self.arguments.output / "placement.json").write_text(json.dumps(document, indent=1) + "\n")
 
@@ -133,6 +134,12 @@ class Conductor:
             + [lambda gpu=gpu, delay=delay: self.measure(int(gpu), float(delay or 0)) for gpu, _, delay in gpus]
         )
         self.collect()
+
+
+def without_paths(known: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is known of a network, without the places of engines on this machine."""
+    inside = {k: v for k, v in known.items() if k in ("tuning", "repeat")}
+    return {**known, **{key: {k: v for k, v in found.items() if k != "paths"} for key, found in inside.items()}}
 
 
 def run_together(work: Sequence[Callable[[], object]]) -> None:

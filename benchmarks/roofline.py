@@ -40,7 +40,7 @@ LEFT_OUT = {
     "engines from a calibration table": "TensorRT 8.6 chooses precisions layer by layer; this compiler takes no tables",
     "modelopt's Q/DQ models": "they are not in the repository; their times are those of quantkit's within 2 %",
     "weights behind Identity": "the same network as the plain one after folding",
-    "real_size.json": "networks that timm exports; their files are not in the repository",
+    "placement.json": "networks that timm exports; their files are not in the repository",
 }
 """Engines that were timed and have no estimate, and why."""
 FLOATS = {"fp32": ("fp32", "FP32"), "tf32": ("fp32", "TF32"), "fp16": ("fp16", "TF32")}

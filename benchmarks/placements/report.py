@@ -41,7 +41,21 @@ def rendered(document: Mapping[str, Any]) -> str:
         both = "tuned" in times and "fp16" in times
         gain = f"{times['fp16']['median'] / times['tuned']['median']:.2f} ×" if both else "–"
         lines.append(f"| {name} | {batch} | {' | '.join(cells)} | {gain} |")
-    return "\n".join([*lines, *tuning_lines(document), *accuracy_lines(document)]) + "\n"
+    lines += [*tuning_lines(document), *accuracy_lines(document)]
+    for sitting in document.get("earlier", {}).values():
+        lines += ["", f"Earlier, {sitting['conditions']}:", "", *earlier_lines(sitting)]
+    return "\n".join(lines) + "\n"
+
+
+def earlier_lines(sitting: Mapping[str, Any]) -> list[str]:
+    """Return the rows of an earlier sitting, whose engines were built in another way."""
+    rows = list(timed_rows(sitting))
+    kinds = dict.fromkeys(kind for _, _, times in rows for kind in times)
+    lines = ["| network | batch | " + " | ".join(TITLES.get(kind, kind) for kind in kinds) + " |"]
+    lines.append("|---|---|" + "---|" * len(kinds))
+    for name, batch, times in rows:
+        lines.append(f"| {name} | {batch} | {' | '.join(time_text(times.get(kind)) for kind in kinds)} |")
+    return lines
 
 
 def time_text(times: Mapping[str, Any] | None) -> str:
