@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from quantkit.backends.session import (
     AUTO,
@@ -57,6 +58,9 @@ class CalibrateOptions:
     on: str | None = None
     """A Ray cluster for the workers: `ray`, or its address."""
     gpus_per_worker: float = 0.0
+    parts: str | Path | None = None
+    """Folder in which the results of workers wait until all are there; it stays. None: one beside the output, or a
+    temporary one."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "histogram", histogram_mode(self.histogram))
@@ -134,3 +138,4 @@ class CalibrateFields(DataFields, total=False):
     workers: int | None
     on: str | None
     gpus_per_worker: float
+    parts: str | Path | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from quantkit.cli.arguments.engine_options import tune_time
 from quantkit.cli.arguments.parsing import WHOLE
 from quantkit.cli.arguments.registry_option import MetricOption
 from quantkit.cli.arguments.verb import verb
+from quantkit.cli.arguments.worker_choice import WorkerChoice, worker_choice
 from quantkit.cli.terminal.console import OVER_BUDGET, Printing, note, print_fields, print_line, print_sentence, warn
 from quantkit.cli.terminal.model_table import (
     overall_tone,
@@ -78,6 +80,7 @@ NAMES = {
 )
 @click.option("--no-layers", is_flag=True, help="Leave the ranking of layers out of the report.")
 @options.tensorrt_version
+@worker_choice
 @click.option(
     "--config", metavar="FILE", type=options.PATH, help="Project options. Default: quantkit.toml, if it exists."
 )
@@ -88,6 +91,7 @@ def run(
     model: Path | None,
     samples: options.DataChoice,
     config: Path | None,
+    division: WorkerChoice,
     clean: bool,
     printing: Printing,
     **own: Any,
@@ -103,7 +107,7 @@ def run(
         from quantkit.project.run import run as run_project
         from quantkit.project.run import run_document
 
-        result = run_project(run_settings(model, config, samples, own), clean=clean, watcher=display)
+        result = run_project(run_settings(model, config, samples, own | asdict(division)), clean=clean, watcher=display)
     for text in result.warnings:
         warn(text)
     printing.print_result(result, run_document, print_run)
@@ -144,6 +148,9 @@ def run_settings(model: Path | None, config: Path | None, samples: options.DataC
         "output": own["output"],
         "gpu": own["gpu"],
         "compile": own["compile"],
+        "workers": own["workers"],
+        "on": own["on"],
+        "gpus_per_worker": own["gpus_per_worker"] or None,
         "evaluate.data": own["val"],
         "evaluate.limit": own["val_limit"],
         "evaluate.labels": text_or_none(own["labels"]),

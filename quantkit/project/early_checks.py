@@ -12,6 +12,7 @@ from quantkit.project.inputs import RunPlan, file_identity
 
 def refuse_early(plan: RunPlan) -> None:
     """Raise UsageError, DataError (labels, classes), or BackendError (engines are required, but there is no GPU)."""
+    _ = plan.settings.placement
     refuse_metrics(plan)
     refuse_engines(plan)
 

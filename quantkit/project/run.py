@@ -144,6 +144,7 @@ def statistics_step(steps: RunSteps) -> StepOutcome:
             histogram=chosen.histogram,
             backend="onnxruntime",
             exclude=plan.settings.quantize.exclude,
+            **steps.division("statistics"),
         )
         made = calibrate(
             plan.model.path, data.source, rule="minmax", preprocess=data.spec, options=options,
@@ -244,7 +245,9 @@ def report_step(steps: RunSteps, of: StepOutcomes) -> StepOutcome:
             labels=wanted.labels,
             preprocess=data.spec,
             metrics=None if wanted.metrics == (default_metric(),) else wanted.metrics,
-            options=EvaluateOptions(data=data.options, classes=wanted.classes, max_drop=wanted.max_drop),
+            options=EvaluateOptions(
+                data=data.options, classes=wanted.classes, max_drop=wanted.max_drop, **steps.division("report")
+            ),
             progress=steps.progress(then="intervals and verdict"),
         )
         for path, digest in given.items():

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from quantkit.document import DocumentType, validate_typed
 from quantkit.errors import UsageError
+from quantkit.executors import Placement
 from quantkit.histogram import HistogramMode
 from quantkit.keywords.option_fields import unknown_keyword
 from quantkit.metrics.registry import default_metric, is_reproducible
@@ -113,6 +114,11 @@ class Settings(SettingsSection):
     output: str | None = None
     gpu: bool | None = None
     """Build and time engines; None does so if a GPU and TensorRT are available."""
+    workers: Count | None = None
+    """Processes that divide calibration and evaluation; None: this one does all."""
+    on: str | None = None
+    """A Ray cluster for the workers: `ray`, or its address."""
+    gpus_per_worker: Annotated[float, Field(ge=0)] = 0.0
     compile: bool | None = None
     """Compile the Q/DQ model with TensorRT-RTX, on the CPU; None does so if that is installed."""
     calibrate: CalibrateSettings = Field(default_factory=CalibrateSettings)
@@ -120,6 +126,11 @@ class Settings(SettingsSection):
     build: BuildSettings = Field(default_factory=BuildSettings)
     bench: BenchSettings = Field(default_factory=BenchSettings)
     evaluate: EvaluateSettings = Field(default_factory=EvaluateSettings)
+
+    @property
+    def placement(self) -> Placement:
+        """Where calibration and evaluation run. UsageError."""
+        return Placement(self.workers, self.on, self.gpus_per_worker)
 
 
 class RunFields(TypedDict, total=False):
@@ -131,6 +142,9 @@ class RunFields(TypedDict, total=False):
     rule: str | None
     output: str | os.PathLike[str] | None
     gpu: bool | None
+    workers: int | None
+    on: str | None
+    gpus_per_worker: float
     compile: bool | None
     calibrate: Mapping[str, Any] | CalibrateSettings
     quantize: Mapping[str, Any] | QuantizeSettings
@@ -261,6 +275,8 @@ data = {data}              # for calibration: images, .npz, or module:callable
 # rule = "mse"             # calibration method; entropy is TensorRT's default
 # output = "quantkit-run"  # the build directory
 # gpu = true               # require engines. Default: build them if a GPU and TensorRT are available
+# workers = 4              # processes that divide calibration and evaluation
+# on = "ray"               # a Ray cluster for the workers, or its address
 # compile = true           # compile the Q/DQ model with TensorRT-RTX. Default: if that is installed
 
 [evaluate]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from quantkit.artifact import text_bytes
 from quantkit.document import DocumentType
 from quantkit.errors import QuantkitError
+from quantkit.executors.work_folder import remove_shards
 from quantkit.progress import PhaseProgress, PlannedStep, RunWatcher
 from quantkit.project.inputs import RunPlan, refuse_changed_inputs
 from quantkit.project.store import StepOutcome, StepStore
@@ -40,6 +41,13 @@ class RunSteps:
         self.taken: list[CompletedStep] = []
         self.notes: list[str] = list(plan.notes)
 
+    def division(self, name: str) -> dict[str, Any]:
+        """Return the options of a pass that is divided among workers, whose results wait until the step is complete."""
+        placement = self.plan.settings.placement
+        if not placement.divides:
+            return {}
+        return {**asdict(placement), "parts": self._store.parts_of(name), "force": True}
+
     def progress(self, then: str = "") -> PhaseProgress:
         """Return a receiver of the samples that the step goes through. then: the phase after the last sample."""
         return PhaseProgress(self.watcher.phases, then)
@@ -64,6 +72,7 @@ class RunSteps:
         started = time.monotonic()
         known = None if inputs is None else {**inputs, "stem": self.plan.stem}
         outcome = self._store.execute(name, known, noted)
+        remove_shards(self._store.parts_of(name))
         seconds = 0.0 if outcome.reused else time.monotonic() - started
         self.taken.append(CompletedStep(name, outcome.reused, seconds))
         self.watcher.end(name, seconds, reused=outcome.reused)

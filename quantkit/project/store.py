@@ -1,6 +1,7 @@
 """A content-addressed build directory: every step has a folder named by the sha256 of the inputs that determine it.
 
     OUTPUT/steps/table-1f3a…/        the files of the step, and step.json with its inputs and the sha256 of its files
+    OUTPUT/steps/statistics.shards/  what workers have done of a step that was interrupted
     OUTPUT/steps/CACHEDIR.TAG        the mark of a folder that quantkit made (https://bford.info/cachedir/)
     OUTPUT/model.calib               a result of the last run, linked from there
 
@@ -31,6 +32,7 @@ from quantkit._version import __version__
 from quantkit.artifact import canonical_json, sha256_of, text_bytes
 from quantkit.document import DocumentType
 from quantkit.errors import OutputError, QuantkitError
+from quantkit.executors.work_folder import remove_shards
 from quantkit.frozen_record import FrozenRecord
 from quantkit.paths import exists, is_folder
 from quantkit.regular_file import read_regular, regular_file_digest
@@ -38,6 +40,7 @@ from quantkit.staging import link_or_copy, lock_now, replace_all, staging_folder
 
 RECORD = "step.json"
 FOLDER = "steps"
+PARTS = ".shards"
 TAG = "CACHEDIR.TAG"
 SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55\n# Outcomes of the steps of quantkit run\n"
 KEPT_OUTCOMES = 4
@@ -124,6 +127,10 @@ class StepStore:
             for folder in folders:
                 folder.rmdir()
 
+    def parts_of(self, name: str) -> Path:
+        """Return the folder of the shards of a step that workers have not completed."""
+        return self.folder / f"{name}{PARTS}"
+
     def outcomes(self) -> Iterator[tuple[Path, StepRecord]]:
         """Yield the folders that runs have made, with their records."""
         for folder in self.folder.iterdir():
@@ -139,6 +146,8 @@ class StepStore:
                     (self.output / name).unlink()
         for folder, record in outcomes:
             remove_outcome(folder, record)
+        for parts in self.folder.glob(f"*{PARTS}"):
+            remove_shards(parts)
 
     def execute(self, name: str, inputs: Mapping[str, Any] | None, work: Callable[[Path], None]) -> StepOutcome:
         """Return the outcome of a step: the stored one, or what `work` writes into the folder that it is given.

@@ -42,7 +42,8 @@ def calibrate_by_workers(
     shard_batches(job.feed, Shard(0, 1))  # refuses data that cannot be divided
     count = number_of_shards(job.feed.batches or 0)
     with ExitStack() as held:
-        place = work_path(job.output) if job.output else Path(held.enter_context(tempfile.TemporaryDirectory()), "work")
+        chosen = job.options.parts or (work_path(job.output) if job.output else None)
+        place = Path(chosen or Path(held.enter_context(tempfile.TemporaryDirectory()), "work"))
         folder = held.enter_context(WorkFolder(place, SUFFIX, read_record))
         done = folder.open(run, count, lambda record: is_fresh(job, record), force=job.options.force)
         pass_ = DividedPass(
@@ -52,7 +53,7 @@ def calibrate_by_workers(
             job.feed.samples,
             lambda shard: part_of(job, shard).samples,
             job.options.data.threads,
-            kept=job.output is not None,
+            kept=chosen is not None,
         )
         pass_.run(task, done, progress)
         try:
@@ -65,7 +66,8 @@ def calibrate_by_workers(
             merged = merge_folder(folder, count)
         refuse_changed_weights(job.model)
         result = complete_divided(job, merged, started, why)
-        folder.remove()
+        if job.options.parts is None:
+            folder.remove()
     return result
 
 
