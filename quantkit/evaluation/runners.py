@@ -81,7 +81,8 @@ class OnnxRunner:
         self._subject, self._pool = subject, pool
         self._types = {i.name: np.dtype(i.dtype) for i in subject.inputs}
         library = backend_label(default_backend(), pool.provider)
-        cores = f"CPU ({pool.lanes * pool.threads} cores)"
+        count = pool.lanes * pool.threads
+        cores = f"CPU ({count} core{'s' * (count != 1)})"
         self._where = library.replace(" cpu", f", {cores}") if pool.provider == "cpu" else library
         self._device = Device.CPU if pool.provider == "cpu" else Device.GPU
         self._seconds, self._samples = 0.0, 0

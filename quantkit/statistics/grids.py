@@ -77,7 +77,8 @@ def describe_wrong(wrong: Mapping[str, Sequence[str]], holders: Mapping[str, str
     """Return what is wrong as text, about the first tensor. wrong: shards by tensor; holders: of its first values."""
     tensor = min(wrong)
     count = f"{len(wrong[tensor])} shards" if len(wrong[tensor]) > 1 else wrong[tensor][0]
-    more = f"; so for {len(wrong) - 1} more tensors" if len(wrong) > 1 else ""
+    others = len(wrong) - 1
+    more = f"; the same holds for {others} more tensor{'s' * (others > 1)}" if others else ""
     return (
         f"tensor {tensor!r} has its first values in {holders[tensor]}, and {count} counted it from another range, "
         f"whose bins do not fit{more}"
