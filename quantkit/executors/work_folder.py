@@ -1,7 +1,7 @@
 """The folder beside an output in which the results of shards wait until all are there.
 
-    model.calib                                   the output
-    model.shards/0003-of-0064.stats.safetensors   a result, which lands whole or not at all
+    model.calib                                         the output
+    model.calib.shards/0003-of-0064.stats.safetensors   a result, which lands whole or not at all
 
 A command that was killed leaves it behind. The same command goes on with what is there; what belongs to another run is
 refused, with what is different, or replaced with --force.
@@ -27,8 +27,8 @@ REMEDY = "use the options of that run, or start again with --force"
 
 
 def work_path(output: Path) -> Path:
-    """Return the folder of an output: `x.calib` → `x.shards`."""
-    return beside(output, f"{output.stem}.shards")
+    """Return the folder of an output: `x.calib` → `x.calib.shards`."""
+    return beside(output, f"{output.name}.shards")
 
 
 class WorkFolder:

@@ -49,7 +49,7 @@ def test_one_two_and_three_workers_give_the_bytes_of_one_run(place: Path, histog
     whole = calibrated(place, "whole", histogram=histogram)
     for workers in (1, 3) if histogram == "tensorrt" else (2,):
         assert calibrated(place, f"by{workers}", histogram=histogram, workers=workers) == whole
-        assert not (place / f"by{workers}.shards").exists()
+        assert not (place / f"by{workers}.calib.shards").exists()
     last = f"by{3 if histogram == 'tensorrt' else 2}"
     records = [quantkit.provenance.read_provenance(place / f"{name}.calib.json") for name in ("whole", last)]
     assert records[0] is not None
@@ -64,7 +64,7 @@ def test_the_same_command_goes_on_and_another_one_is_refused(place: Path) -> Non
     with pytest.raises(Interrupted, match=r"stopped after \d+ of 12 shards") as stopped:
         calibrated(place, "out", workers=2, progress=StopAfterSamples(12))
     assert stopped.value.remedy == "the same command goes on"
-    done = len(list((place / "out.shards").iterdir()))
+    done = len(list((place / "out.calib.shards").iterdir()))
     assert 3 <= done < 12
     with pytest.raises(StaleError, match="shards of an interrupted run that differs: histogram"):
         calibrated(place, "out", workers=2, histogram="invariant")
@@ -73,7 +73,14 @@ def test_the_same_command_goes_on_and_another_one_is_refused(place: Path) -> Non
     again = StopAfterSamples()
     assert calibrated(place, "out", workers=1, progress=again) == whole, "also with another number of workers"
     assert (again.begun, again.counted) == ([(48, 4 * done)], 48 - 4 * done), "only what was missing ran"
-    assert not (place / "out.shards").exists()
+    assert not (place / "out.calib.shards").exists()
+
+
+def test_a_folder_of_shards_of_the_user_is_left_alone(place: Path) -> None:
+    quantkit.calibrate(place / "model.onnx", place / "images", output=place / "out.shards", shard="1/3", batch_size=4)
+    for workers in (2, None):
+        calibrated(place, "out", workers=workers, force=True)
+    assert [path.name for path in (place / "out.shards").iterdir()] == ["0001-of-0003.stats.safetensors"]
 
 
 @pytest.mark.parametrize("workers", [None, 2])
@@ -81,7 +88,7 @@ def test_force_starts_again_where_another_run_was_interrupted(place: Path, worke
     with pytest.raises(Interrupted):
         calibrated(place, "out", workers=2, histogram="invariant", progress=StopAfterSamples(8))
     assert calibrated(place, "out", workers=workers, force=True) == calibrated(place, "whole")
-    assert not (place / "out.shards").exists()
+    assert not (place / "out.calib.shards").exists()
 
 
 @pytest.mark.parametrize("histogram", MODES)
@@ -89,7 +96,7 @@ def test_a_sample_that_changed_is_counted_again(place: Path, histogram: str) -> 
     """With the others that depend on it: in TensorRT's mode, the first batch settles the ranges of all."""
     with pytest.raises(Interrupted):
         calibrated(place, "out", workers=1, histogram=histogram, progress=StopAfterSamples(8))
-    done = len(list((place / "out.shards").iterdir()))
+    done = len(list((place / "out.calib.shards").iterdir()))
     Image.fromarray(np.full((16, 16), 200, np.uint8)).save(place / "images" / "01.png")
     again = StopAfterSamples()
     changed = calibrated(place, "out", workers=2, histogram=histogram, progress=again)
@@ -165,7 +172,7 @@ def test_a_worker_and_then_the_command_are_killed_and_the_same_command_ends_with
     mark = f"QUANTKIT_TEST_MARK={place}"
     environment = {**os.environ, "QUANTKIT_TEST_MARK": str(place), "PYTHONPATH": str(ROOT)}
     command = subprocess.Popen(line, cwd=place, env=environment)
-    while command.poll() is None and len(list(place.glob("out.shards/*.safetensors"))) < drawn.randint(0, 20):
+    while command.poll() is None and len(list(place.glob("out.calib.shards/*.safetensors"))) < drawn.randint(0, 20):
         time.sleep(0.01)
     for process, text in processes_of(mark).items():
         if "executors.worker" in text:
@@ -179,4 +186,4 @@ def test_a_worker_and_then_the_command_are_killed_and_the_same_command_ends_with
     subprocess.run(line, cwd=place, env=environment, check=True)
     assert ((place / "out.calib").read_bytes(), (place / "out.stats.safetensors").read_bytes()) == whole
     assert not list(place.glob(".quantkit*"))
-    assert not (place / "out.shards").exists()
+    assert not (place / "out.calib.shards").exists()
