@@ -79,9 +79,10 @@ def read_engines(path: Path) -> EngineFile:
     try:
         document = json.loads(read_regular(path, most=MOST_BYTES))
         engines: Sequence[dict[str, Any]] = document["engines"]
-        machine = {key: document[key] for key in MACHINE}
+        file = EngineFile({key: document[key] for key in MACHINE}, document["date"], list(engines))
+        _ = file.profile, [(engine["quantized"], engine["branches"]) for engine in engines]  # all that is used of it
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror or error}", remedy=remedy) from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise UsageError(f"{path} holds no measured engines", remedy=remedy) from None
-    return EngineFile(machine, document["date"], list(engines))
+    return file

@@ -6,9 +6,9 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from quantkit.artifact import canonical_json, write_whole
 from quantkit.errors import UsageError
@@ -19,24 +19,32 @@ from quantkit.regular_file import read_regular
 
 FORMAT = "quantkit GPU profile 1"
 MOST_BYTES = 64 << 20
+MOST_MICROSECONDS, MOST_COUNT = 1e9, 1 << 40
+"""Limits far beyond every operator, so that a damaged file is refused instead of computed with."""
+KINDS = "|".join(kind.value for kind in OperatorKind)
+
+Time: TypeAlias = Annotated[float, Field(gt=0.0, le=MOST_MICROSECONDS)]
+Difference: TypeAlias = Annotated[float, Field(ge=-MOST_MICROSECONDS, le=MOST_MICROSECONDS)]
+"""Of two times, so that noise can make it negative."""
+Count: TypeAlias = Annotated[int, Field(ge=1, le=MOST_COUNT)]
 
 
 class OperatorTime(FrozenRecord):
     """The times of an operator inside a chain of its kind, in microseconds. `fp16_spread`, `int8_spread`: half the
     distance of the quartiles."""
 
-    kind: str
-    inputs: int
-    outputs: int
-    rows: int
-    kernel: float = 1.0
-    stride: int = 1
-    width: int = 0
+    kind: Annotated[str, Field(pattern=f"^({KINDS})$")]
+    inputs: Count
+    outputs: Count
+    rows: Count
+    kernel: Annotated[float, Field(ge=1.0, le=MOST_COUNT)] = 1.0
+    stride: Count = 1
+    width: Annotated[int, Field(ge=0, le=MOST_COUNT)] = 0
     curved: bool = False
-    fp16: float
-    int8: float
-    fp16_spread: float = 0.0
-    int8_spread: float = 0.0
+    fp16: Time
+    int8: Time
+    fp16_spread: Difference = 0.0
+    int8_spread: Difference = 0.0
 
     @property
     def size(self) -> OperatorSize:
@@ -50,9 +58,9 @@ class OperatorTime(FrozenRecord):
 class BorderTime(FrozenRecord):
     """The cost of a tensor between FP16 and INT8, in microseconds. values: of the tensor."""
 
-    values: int
-    quantize: float
-    dequantize: float
+    values: Count
+    quantize: Difference
+    dequantize: Difference
 
 
 class FormTime(FrozenRecord):
@@ -65,17 +73,17 @@ class FormTime(FrozenRecord):
     kernel: int = 1
     word: str = ""
     act: str = "Relu"
-    fp16: float
-    forms: dict[str, float]
+    fp16: Time
+    forms: dict[str, Time]
 
 
 class GpuProfile(FrozenRecord):
     """Times measured on one GPU with one TensorRT."""
 
     format: str = FORMAT
-    gpu: str
+    gpu: Annotated[str, Field(min_length=1)]
     compute_capability: str
-    tensorrt: str
+    tensorrt: Annotated[str, Field(pattern=r"^\d+(\.\d+)*$")]
     date: str
     level: int
     operators: tuple[OperatorTime, ...]
@@ -121,7 +129,7 @@ def load_profile(given: str | os.PathLike[str] | GpuProfile) -> GpuProfile:
         document: dict[str, Any] = json.loads(read_regular(path, most=MOST_BYTES))
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror or error}", remedy=remedy) from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UsageError(f"{path} is not JSON", remedy=remedy) from None
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise UsageError(f"{path} is no GPU profile of this version ({FORMAT!r})", remedy=remedy)

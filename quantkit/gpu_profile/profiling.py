@@ -24,7 +24,7 @@ from quantkit.gpu_profile.engine_file import (
 )
 from quantkit.gpu_profile.measure import LayerTimer, MeasuredEngine
 from quantkit.gpu_profile.plan import BATCHES, EnginePlan, engine_plans
-from quantkit.gpu_profile.profile import GpuProfile, write_profile
+from quantkit.gpu_profile.profile import GpuProfile, load_profile, write_profile
 from quantkit.keywords.option_fields import takes_fields
 from quantkit.paths import beside, exists, given_path
 from quantkit.values import check_number, checked_options
@@ -119,11 +119,12 @@ def profile(
 
     A second call with the same output goes on where the first one stopped. Nothing else may run on the GPU meanwhile.
 
-    BackendError (no TensorRT, no GPU), StaleError (the files are of another GPU, TensorRT or level), OutputError.
+    BackendError (no TensorRT, no GPU), OutputError, StaleError (the files are of another GPU, TensorRT or level, or
+    another file has the name of the profile).
     """
     options, target = checked_options(options, ProfileOptions), given_path(output, "output")
     raw = beside(target, f"{target.stem}.engines.json")
-    check_destinations([target, raw], force=True)
+    check_destinations([target, raw], force=options.force, ours=lambda path: exists(raw) and is_profile(path, raw))
     started = time.monotonic()
     phase("starting TensorRT")
     timer = LayerTimer(options.level, options.device)
@@ -145,6 +146,15 @@ def profile(
     write_profile(file.profile, target)
     failed = tuple(f"{e['branches'][0]}: {e['error']}" for e in file.engines if "error" in e)
     return ProfiledGpu(file.profile, (target, raw), len(file.engines), complete, failed)
+
+
+def is_profile(path: Path, raw: Path) -> bool:
+    """Return whether a file holds what a measurement wrote there. raw: the file of the measured engines."""
+    try:
+        _ = read_engines(path) if path == raw else load_profile(path)
+    except UsageError:
+        return False
+    return True
 
 
 def opened_file(path: Path, timer: LayerTimer, *, force: bool) -> EngineFile:

@@ -17,11 +17,13 @@ class ProfiledSplit:
     """The cheapest split of a network. slower: operators that are not faster in INT8, with their estimate.
 
     unknown: operators far from every measurement, which follow the default. fp16, int8, chosen: microseconds of all
-    operators that were estimated, with their borders: all float, all INT8, and as chosen.
+    operators that were estimated, with their borders: all float, all INT8, and as chosen. known: the number of
+    operators with weights that were estimated.
     """
 
     slower: Mapping[str, Estimate]
     unknown: frozenset[str]
+    known: int
     fp16: float
     int8: float
     chosen: float
@@ -53,6 +55,7 @@ def split_network(network: NetworkParts, profile: GpuProfile, wanted: Collection
     return ProfiledSplit(
         slower,
         unknown - frozenset(wanted),
+        len(weighted) - len(unknown),
         split_cost(free, borders, ()),
         split_cost(free, borders, parts),
         split_cost(free, borders, int8),

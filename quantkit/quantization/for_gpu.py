@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 NAMED = 3
 """Operators that a note names."""
+MORE = 1.001
+"""The factor from which on an estimate is more than another: more than rounding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +76,26 @@ def split_notes(
     split: ProfiledSplit, profile: GpuProfile, weighted: int, batch: int, options: QuantizeOptions
 ) -> tuple[str, ...]:
     """Return what is said about a choice. weighted: operators with weights that could be INT8."""
-    notes = [
-        f"for {profile.where}, batch {batch}: INT8 in {weighted - len(split.slower)} of {weighted} operators with "
-        f"weights, about {split.chosen / 1e3:.3f} ms for all of them (all in FP16 {split.fp16 / 1e3:.3f}, "
-        f"all in INT8 {split.int8 / 1e3:.3f}); estimated from operators alone, so time it: quantkit bench"
-    ]
+    where = f"for {profile.where}, batch {batch}"
+    if not split.known:
+        notes = [f"{where}: the profile chooses nothing, because no operator with weights is near a measured one"]
+    else:
+        notes = [
+            f"{where}: INT8 in {weighted - len(split.slower)} of {weighted} operators with weights, about "
+            f"{split.chosen / 1e3:.3f} ms for {'all of them' if split.known == weighted else f'{split.known} of them'} "
+            f"(all in FP16 {split.fp16 / 1e3:.3f}, all in INT8 {split.int8 / 1e3:.3f}); "
+            "estimated from operators alone, so time it: quantkit bench"
+        ]
+    if split.chosen > MORE * split.fp16:
+        notes.append(
+            "by this estimate all in FP16 is faster, because operators stay INT8 that were not measured, or that "
+            "--include names"
+        )
     if split.unknown:
         shown = ", ".join(sorted(split.unknown)[:NAMED]) + (" …" if len(split.unknown) > NAMED else "")
-        notes.append(f"{len(split.unknown)} operators are far from all that was measured, and stay INT8: {shown}")
+        several = "operators are" if len(split.unknown) > 1 else "operator is"
+        stay = "stay" if len(split.unknown) > 1 else "stays"
+        notes.append(f"{len(split.unknown)} {several} far from all that was measured, and {stay} INT8: {shown}")
     if options.tensorrt_version is not None and parse_version(options.tensorrt_version)[0] != profile.major:
         notes.append(f"the profile is of TensorRT {profile.tensorrt}, but the model for {options.tensorrt_version}")
     return tuple(notes)

@@ -119,11 +119,10 @@ def quantization_inputs(
 
 
 def profile_identity(options: QuantizeOptions) -> dict[str, Any]:
-    """Return the identity of the GPU profile, and the batch size it is used for; empty without one. UsageError."""
-    if options.gpu_profile is None:
-        return {}
-    text = profile_text(load_profile(options.gpu_profile))
-    return {"GPU profile": sha256_of(text.encode()), "batch size for the GPU": options.gpu_batch}
+    """Return the identity of the GPU profile, and the batch size it is used for; None without one. UsageError."""
+    given = options.gpu_profile
+    digest = None if given is None else sha256_of(profile_text(load_profile(given)).encode())
+    return {"GPU profile": digest, "batch size for the GPU": options.gpu_batch}
 
 
 def statistics_digest(statistics: str | os.PathLike[str] | Statistics | None) -> str | None:

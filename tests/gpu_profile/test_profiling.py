@@ -107,6 +107,63 @@ def test_what_is_no_profile_is_refused(tmp_path: Path, content: str, problem: st
         load_profile(tmp_path / "none.json")
 
 
+WRONG_ROWS: list[tuple[str, dict[str, object], str]] = [
+    ("operators", {"fp16": float("nan")}, "operators.0.fp16"), ("operators", {"int8": float("inf")}, "less than"),
+    ("operators", {"fp16": -1.0}, "greater than 0"), ("operators", {"int8": 0.0}, "greater than 0"),
+    ("operators", {"fp16": 1e300}, "less than"), ("operators", {"inputs": 0}, "operators.0.inputs"),
+    ("operators", {"rows": -5}, "operators.0.rows"), ("operators", {"kernel": 0.0}, "operators.0.kernel"),
+    ("operators", {"outputs": 10**400}, "operators.0.outputs"), ("operators", {"kind": "nothing"}, "operators.0.kind"),
+    ("operators", {"width": -3}, "operators.0.width"), ("borders", {"values": 0}, "borders.0.values"),
+    ("borders", {"quantize": float("nan")}, "borders.0.quantize"), ("forms", {"fp16": 0.0}, "forms.0.fp16"),
+    ("", {"tensorrt": "ten"}, "tensorrt: "), ("", {"gpu": ""}, "gpu: "),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("rows", "wrong", "problem"), WRONG_ROWS)
+def test_values_that_no_gpu_gives_are_refused(
+    tmp_path: Path, rows: str, wrong: dict[str, object], problem: str
+) -> None:
+    path = tmp_path / "gpu.json"
+    profile(path)
+    document = json.loads(path.read_text())
+    (document[rows][0] if rows else document).update(wrong)
+    path.write_text(json.dumps(document))
+    with pytest.raises(UsageError, match=problem) as caught:
+        load_profile(path)
+    assert str(path) in str(caught.value)
+
+
+def test_deeply_nested_json_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "gpu.json").write_text("[" * 200_000)
+    with pytest.raises(UsageError, match="is not JSON"):
+        load_profile(tmp_path / "gpu.json")
+
+
+def test_another_file_is_not_replaced(tmp_path: Path) -> None:
+    target = tmp_path / "gpu.json"
+    target.write_text("mine")
+    with pytest.raises(StaleError, match="already exists"):
+        profile(target)
+    assert target.read_text() == "mine"
+    profile(target, force=True)
+    (tmp_path / "gpu.engines.json").unlink()
+    with pytest.raises(StaleError, match="already exists"):  # perhaps the profile of another GPU
+        profile(target)
+
+
+@pytest.mark.parametrize("key", ["quantized", "branches", "layers", "overhead"])
+def test_damaged_engines_are_refused(tmp_path: Path, key: str) -> None:
+    profile(tmp_path / "gpu.json")
+    path = tmp_path / "gpu.engines.json"
+    document = json.loads(path.read_text())
+    del document["engines"][0][key]
+    path.write_text(json.dumps(document))
+    with pytest.raises(UsageError, match="holds no measured engines"):
+        read_engines(path)
+    with pytest.raises(StaleError, match="already exists"):
+        profile(tmp_path / "gpu.json")
+
+
 def test_times_do_not_depend_on_the_order_of_engines(tmp_path: Path) -> None:
     profile(tmp_path / "gpu.json")
     path = tmp_path / "gpu.engines.json"

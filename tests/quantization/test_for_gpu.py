@@ -85,9 +85,20 @@ def test_include_and_unknown_operators_follow_the_user_and_the_default(files: tu
     slow = profile_of((1, 4.0, 5.5))
     made = quantized(files, slow)
     assert set(made.left) == {"a", "y"}
-    assert any("1 operators are far from all that was measured, and stay INT8: c" in text for text in made.notes)
+    assert any("1 operator is far from all that was measured, and stays INT8: c" in text for text in made.notes)
     assert set(quantized(files, slow, include=["a"]).left) == {"y"}
     assert set(quantized(files, slow, gpu_batch=65_536).left) == set(), "nothing near was measured"
+
+
+def test_what_was_not_estimated_is_said(files: tuple[Path, Path]) -> None:
+    slow = profile_of((1, 4.0, 5.5), border=0.5)
+    (note,) = [text for text in quantized(files, slow).notes if WHERE in text]
+    assert "INT8 in 1 of 3 operators with weights, about 0.009 ms for 2 of them (all in FP16 0.008" in note
+    assert any("by this estimate all in FP16 is faster" in text for text in quantized(files, slow).notes)
+    assert not any("FP16 is faster" in t for t in quantized(files, profile_of((1, 4.0, 5.5), (3, 9.0, 5.0))).notes)
+    far = quantized(files, slow, gpu_batch=65_536).notes
+    assert any(f"for {WHERE}, batch 65536: the profile chooses nothing" in text for text in far)
+    assert not any(" ms for " in text for text in far)
 
 
 def test_it_is_one_of_two_ways_to_choose(files: tuple[Path, Path]) -> None:
@@ -122,6 +133,12 @@ def test_a_written_model_is_reused_for_its_profile_alone(files: tuple[Path, Path
     with pytest.raises(StaleError, match="GPU profile"):
         again()
     assert not again(force=True).left
+    with pytest.raises(StaleError, match="made with something else: GPU profile"):
+        quantkit.quantize(files[0], target, table=files[1], tensorrt_version="8.6.0")
+    plain = target.with_name("plain.onnx")
+    quantkit.quantize(files[0], plain, table=files[1], tensorrt_version="8.6.0")
+    with pytest.raises(StaleError, match="GPU profile"):
+        quantkit.quantize(files[0], plain, table=files[1], tensorrt_version="8.6.0", gpu_profile=path)
 
 
 def test_the_command_names_the_gpu_where_nodes_stay_float(
