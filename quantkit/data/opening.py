@@ -38,6 +38,11 @@ MOST_THREADS = 1024
 """Threads that decode images; no machine has more cores."""
 
 
+def default_threads() -> int:
+    """Return the number of threads that decode unless another is asked for: one per core, at most 8."""
+    return min(8, os.cpu_count() or 1)
+
+
 @dataclass(frozen=True, slots=True)
 class DataOptions:
     """Options of reading data. None stands for a default that depends on the source and the model."""
@@ -48,7 +53,7 @@ class DataOptions:
     seed: int = 0
     batch_size: int | None = None
     """Samples per batch; by default the model's if it is fixed, and otherwise 32."""
-    threads: int = field(default_factory=lambda: min(8, os.cpu_count() or 1))
+    threads: int = field(default_factory=default_threads)
     """Threads that decode."""
     skip_corrupt: bool = False
     frame_step: int = 1

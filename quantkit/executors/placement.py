@@ -45,6 +45,14 @@ class Placement:
         """True if a pass is divided into shards; otherwise it runs as a whole in this process."""
         return self.workers is not None or self.on is not None
 
+    def refuse_threads(self, threads: int, default: int) -> None:
+        """Raise UsageError if threads other than the default are asked for on Ray, whose workers have CPUs instead."""
+        if self.on is not None and threads != default:
+            raise UsageError(
+                f"--threads {threads} is for workers on this machine; on Ray each worker has its share of the CPUs",
+                remedy="leave --threads out; fewer --workers have more CPUs each",
+            )
+
 
 def argument_for_workers(value: Any, placement: Placement) -> Any:
     """Return an argument as workers take it: on Ray, whose workers have another working directory, paths are absolute.

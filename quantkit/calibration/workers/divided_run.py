@@ -17,6 +17,7 @@ from quantkit.calibration.shard_run import identify_run
 from quantkit.calibration.unscalable import describe_unscalable
 from quantkit.calibration.workers.task import CalibrationTask
 from quantkit.data import DataIdentity, Feed
+from quantkit.data.opening import default_threads
 from quantkit.data.peeking import DataWatcher
 from quantkit.data.preflight import WATCHED
 from quantkit.errors import ShardError
@@ -38,6 +39,7 @@ def calibrate_by_workers(
 
     given: model and data, as `calibrate` was given them.
     """
+    job.options.placement.refuse_threads(job.options.data.threads, default_threads())
     run, task = identify_run(job), CalibrationTask.of(job, *given)
     shard_batches(job.feed, Shard(0, 1))  # refuses data that cannot be divided
     count = number_of_shards(job.feed.batches or 0)

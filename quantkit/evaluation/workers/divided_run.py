@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+from quantkit.data.opening import default_threads
 from quantkit.evaluation.options import EvaluateOptions
 from quantkit.evaluation.result import Evaluation
 from quantkit.evaluation.shards.evaluator import ShardEvaluator
@@ -32,6 +33,7 @@ def evaluate_by_workers(
     evaluator: of this process, which runs the first batch alone. The folder `options.parts` stays, for the caller to
     remove when the result is safe.
     """
+    options.placement.refuse_threads(options.data.threads, default_threads())
     feed, count = evaluator.feed, number_of_shards(evaluator.feed.batches or 0)
     with ExitStack() as held:
         kept = options.parts is not None
