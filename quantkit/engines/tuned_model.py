@@ -21,13 +21,15 @@ RECORD_NAME = "tune.json"
 
 
 class DeployedFiles(BaseModel):
-    """The files to build the chosen engine from, as names in the folder. model: None for the network that was tuned."""
+    """The files to build the chosen engine from, as names in the folder. model: None for the network that was tuned;
+    exclude: nodes that stay float in a table's engine."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     precision: str
     model: str | None
     table: str | None
+    exclude: list[str] = []
 
 
 class TunedRecord(BaseModel):
@@ -44,11 +46,13 @@ TUNED = DocumentType[TunedRecord](TunedRecord, "a record of quantkit tune", Mode
 
 @dataclass(frozen=True, slots=True)
 class TunedModel:
-    """The input of a build: a model, the precision, and a table for a float network that is to be INT8."""
+    """The input of a build: a model, the precision, and for a float network that is to be INT8 a table and the
+    nodes that stay float."""
 
     model: Path
     precision: str
     table: Path | None
+    exclude: tuple[str, ...] = ()
 
 
 def read_tuned(
@@ -77,7 +81,7 @@ def read_tuned(
     for file in (model, table):
         if file is not None and not exists(file):
             raise ModelError(f"{path} names {file.name}, which is missing", remedy="tune again with --force")
-    return TunedModel(model, chosen.precision, table)
+    return TunedModel(model, chosen.precision, table, tuple(chosen.exclude))
 
 
 def tuned_inputs(
@@ -92,4 +96,6 @@ def tuned_inputs(
     if folder is None:
         return source, options, table
     chosen = read_tuned(folder, source, table)
-    return load_model(chosen.model), replace(options, precision=Precision.named(chosen.precision)), chosen.table
+    kept = (*options.exclude, *chosen.exclude)
+    options = replace(options, precision=Precision.named(chosen.precision), exclude=kept)
+    return load_model(chosen.model), options, chosen.table

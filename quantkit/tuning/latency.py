@@ -73,6 +73,10 @@ class RecipeNetworks:
         write_whole(path, table_bytes(make_tables(source.statistics, {rule: header})[rule.name]))
         return path
 
+    def excluded(self) -> tuple[str, ...]:
+        """Return the nodes that are float in every candidate, or their patterns."""
+        return (*self._factory.source.options.exclude, *self._base.kept)
+
     def quantized(self, placement: SpeedPlacement, *, half: bool) -> onnx.ModelProto:
         """Return the Q/DQ network of a placement."""
         return self._factory.quantization(self.recipe(placement), half=half).proto

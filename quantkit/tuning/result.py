@@ -200,14 +200,15 @@ class Tuning(SavableDisplay):
         return f"{lost} {place}{self.interval(self.tuned)}, {inside} the budget of {self.budget}{self.doubt}."
 
     @property
-    def deployment(self) -> Mapping[str, str | None]:
+    def deployment(self) -> Mapping[str, Any]:
         """How to build the engine: its precision, and the names of the files; the model is None for the float network
-        that was tuned, which a table belongs to."""
+        that was tuned, which a table belongs to. exclude: the nodes that a table's engine keeps float."""
         stem = Path(self.model).stem
         if self.speed is None or self.speed.chosen.kind is EngineKind.QDQ:
             return {"precision": "int8", "model": f"{stem}.int8.onnx", "table": None}
         if self.speed.chosen.kind is EngineKind.TABLE:
-            return {"precision": "int8", "model": None, "table": f"{stem}.calib"}
+            kept = [*self.excluded, *self.chosen.recipe.kept]
+            return {"precision": "int8", "model": None, "table": f"{stem}.calib", "exclude": kept}
         return {"precision": "fp16", "model": f"{stem}.fp16.onnx", "table": None}
 
     @property

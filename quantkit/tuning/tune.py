@@ -52,7 +52,7 @@ from quantkit.tuning.pareto_front import measure_front
 from quantkit.tuning.result import Tuning
 from quantkit.tuning.search import Search, SearchLimits, SearchResult
 from quantkit.tuning.speed.engine_choice import Objective
-from quantkit.tuning.speed.tune import refuse_without_gpu
+from quantkit.tuning.speed.tune import batches_for, refuse_without_gpu
 from quantkit.values import check_number, checked_options
 
 if TYPE_CHECKING:
@@ -105,6 +105,7 @@ def tune(
     refuse_quantized(source)
     if options.objective is not Objective.ACCURACY:
         refuse_without_gpu(options.device)
+        options = replace(options, batches=batches_for(source, options.batches))
     folder = None if output is None else usable_folder(Path(output), source, force=options.force)
     evaluating = EvaluateOptions(data=options.data, classes=options.classes, provider=options.provider)
     file = Path(labels) if isinstance(labels, (str, os.PathLike)) else None

@@ -45,7 +45,9 @@ def test_the_folder_or_its_record(source: Model, tmp_path: Path) -> None:
 def test_a_table_goes_with_the_network_that_was_tuned(source: Model, tmp_path: Path) -> None:
     folder = record(source, tmp_path / "out", model=None, table="net.calib")
     found = read_tuned(folder, source)
-    assert (found.model, found.table) == (source.path, folder / "net.calib")
+    assert (found.model, found.table, found.exclude) == (source.path, folder / "net.calib", ())
+    found = read_tuned(record(source, tmp_path / "out", model=None, table="net.calib", exclude=["a", "b"]), source)
+    assert found.exclude == ("a", "b")
 
 
 def test_what_cannot_be_built_is_refused(source: Model, tmp_path: Path) -> None:

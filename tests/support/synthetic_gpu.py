@@ -57,6 +57,9 @@ class PlainNetworks:
     def table(self) -> Path:
         return Path("net.calib")
 
+    def excluded(self) -> tuple[str, ...]:
+        return ()
+
     def quantized(self, placement: SpeedPlacement, *, half: bool) -> onnx.ModelProto:
         self.halves.append(half)
         names = {name: 0.1 for node in self.model.proto.graph.node for name in (*node.input, *node.output)}
@@ -103,7 +106,8 @@ class SyntheticLab:
         self.built.append(request.name)
         placed = placed_pairs(self._wires, request.proto)
         if request.kind is EngineKind.TABLE:
-            faster = [name for name, (slow, fast) in self.costs.items() if fast < slow]
+            assert set(request.exclude) <= set(self._names())
+            faster = [n for n, (slow, fast) in self.costs.items() if fast < slow and n not in request.exclude]
             names = {n: 0.1 for node in self.model.proto.graph.node for n in (*node.input, *node.output)}
             others = frozenset(self._names()) - set(faster)
             placed = placed_pairs(self._wires, insert_qdq(self.model, names, Choices(exclude=others)).proto)
@@ -129,6 +133,10 @@ class SyntheticLab:
             }
             for item in built
         }
+
+    def request(self, name: str) -> EngineRequest:
+        """The request for an engine that was built."""
+        return self._engines[name][0]
 
     def total(self, name: str, batch: int) -> float:
         """The milliseconds of an engine."""

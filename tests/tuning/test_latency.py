@@ -156,3 +156,37 @@ def test_the_command_prints_every_engine(gpu: Any, tmp_path: Path, capsys: pytes
     assert "\ncut" in said
     assert "faster than FP16" in said
     assert "Engines by time" in page.read_text()
+
+
+def test_excluded_nodes_are_float_in_the_engine_by_table_too(gpu: Any, statistics: quantkit.Statistics) -> None:
+    labs = gpu(0.5, 0.5)
+    options = TuneOptions(objective="latency", exclude=("block1/a/conv",), **PLAIN)  # type: ignore[arg-type]
+    made = tune(MODEL, IMAGES, max_drop=2.0, statistics=statistics, options=options)
+    assert labs[0].request("table").exclude == ("block1/a/conv",)
+    assert made.speed is not None
+    (table,) = [c for c in made.speed.candidates if c.name == "table"]
+    chosen = replace(made, chosen=made.trials[0], speed=replace(made.speed, chosen=table))
+    assert chosen.deployment["exclude"] == ["block1/a/conv"]
+
+
+def test_a_fixed_batch_is_the_only_one_that_is_timed(gpu: Any, statistics: quantkit.Statistics, tmp_path: Path) -> None:
+    gpu(0.5, 2.0)
+    model = onnx.load(MODEL)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
+    onnx.save(model, tmp_path / "fixed.onnx")
+    options = TuneOptions(objective="latency", **PLAIN)  # type: ignore[arg-type]
+    made = tune(tmp_path / "fixed.onnx", IMAGES, max_drop=2.0, options=options)
+    assert made.speed is not None
+    assert made.speed.batches == (4,)
+
+
+def test_engines_for_which_no_evaluation_is_left_are_not_called_inaccurate(
+    gpu: Any, statistics: quantkit.Statistics
+) -> None:
+    gpu(0.5, 0.5)
+    options = TuneOptions(objective="latency", evaluations=6, **PLAIN)  # type: ignore[arg-type]
+    made = tune(MODEL, IMAGES, max_drop=2.0, statistics=statistics, options=options)
+    assert made.speed is not None
+    assert made.speed.chosen.name == "fp16"
+    assert "no evaluation was left for the engines that are faster" in made.verdict
+    assert "--max-evaluations" in made.verdict

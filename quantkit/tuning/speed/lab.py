@@ -28,12 +28,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class EngineRequest:
-    """An engine to build. proto: the network, float or with Q/DQ; table: for a float network that is to be INT8."""
+    """An engine to build. proto: the network, float or with Q/DQ; table: for a float network that is to be INT8;
+    exclude: its nodes that stay float."""
 
     name: str
     kind: EngineKind
     proto: onnx.ModelProto
     table: Path | None = None
+    exclude: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,7 @@ class TensorrtLab:
             device=chosen.device,
             retarget=True,
             min_coverage=0.0,
+            exclude=request.exclude,
         )
         made = self._build(model, options, request, self._folder / f"{stem}.{request.name}.engine")
         return LabEngine(

@@ -71,7 +71,11 @@ class SpeedTuning:
         others = [item for item in relative_times(self.candidates) if item.candidate is not self.reference]
         if not others:
             return "no INT8 engine could be built and timed"
-        if gaining := gaining_candidates(self.candidates):
+        gaining = gaining_candidates(self.candidates)
+        if gaining and all(item.candidate.figure is None for item in gaining):
+            first = gaining[0].candidate.name
+            return f"no evaluation was left for the engines that are faster, like {first} (--max-evaluations),"
+        if gaining:
             return f"no INT8 engine that is faster ({gaining[0].candidate.name}) is within the budget"
         nearest = others[0]
         share = f"{nearest.candidate.name} takes {nearest.times.median:.2f} times as long"

@@ -63,6 +63,9 @@ class NetworkSource(Protocol):
     def table(self) -> Path:
         """Return the calibration table."""
 
+    def excluded(self) -> tuple[str, ...]:
+        """Return the nodes that are float in every candidate, or their patterns."""
+
     def quantized(self, placement: SpeedPlacement, *, half: bool) -> onnx.ModelProto:
         """Return the Q/DQ network of a placement. ModelError if it quantizes nothing."""
 
@@ -158,7 +161,8 @@ class SpeedSearch:
             return
         self._phase(self._progress(TABLE))
         try:
-            request = EngineRequest(TABLE, EngineKind.TABLE, self._source.original(), self._source.table())
+            original, table = self._source.original(), self._source.table()
+            request = EngineRequest(TABLE, EngineKind.TABLE, original, table, self._source.excluded())
             self._remember(candidate, self._lab.build(request))
         except (BackendError, ModelError, TableError) as error:
             self.candidates.append(replace(candidate, status=CandidateStatus.FAILED, detail=error.summary))
@@ -202,6 +206,10 @@ class SpeedSearch:
 
     def _cut(self) -> None:
         """Build the cheapest splits, each knowing what the one before did."""
+        if not self._has_time():
+            candidate = SpeedCandidate(CUT, EngineKind.QDQ, "the cheapest split by the layers' times")
+            self.candidates.append(replace(candidate, status=CandidateStatus.NO_TIME))
+            return
         floats, quantized = self._profile(FP16), self._profile(DEFAULT)
         costs = region_costs(self._wires, self._protos[DEFAULT], floats, quantized, max(self._batches))
         self.costs = costs

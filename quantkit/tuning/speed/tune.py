@@ -104,6 +104,10 @@ class StatisticsNetworks:
         write_whole(path, table_bytes(make_tables(self._statistics, {rule: header})[rule.name]))
         return path
 
+    def excluded(self) -> tuple[str, ...]:
+        """Return the nodes that are float in every candidate, or their patterns."""
+        return self._options.exclude
+
     def quantized(self, placement: SpeedPlacement, *, half: bool) -> onnx.ModelProto:
         """Return the Q/DQ network of a placement."""
         options = replace(
@@ -134,6 +138,7 @@ def tune_speed(
     refuse_without_gpu(options.device)
     source = load_model(model)
     refuse_quantized(source)
+    options = replace(options, batches=batches_for(source, options.batches))
     known, _ = load_statistics_for(source, statistics)
     with ExitStack() as held:
         place = Path(folder) if folder is not None else Path(held.enter_context(TemporaryDirectory(prefix="quantkit-")))
@@ -151,6 +156,12 @@ def refuse_without_gpu(device: int) -> None:
             f"tuning by time needs a GPU with TensorRT, and {reason}",
             remedy="tune on the target machine, or tune for accuracy alone (--objective accuracy)",
         )
+
+
+def batches_for(source: Model, batches: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the batch sizes to time: those given, or the only one that a network takes, as `bench` does."""
+    fixed = next((i.fixed_batch for i in source.inputs if i.fixed_batch is not None), None)
+    return batches if fixed is None else (fixed,)
 
 
 def search_speed(

@@ -90,6 +90,16 @@ def test_a_candidate_that_cannot_be_built_is_told(model: Model) -> None:
     assert choose_candidate(list(found.values())) is not None
 
 
+def test_no_layer_is_timed_when_the_time_is_over(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = made(model, 0.5, 2.0, weighted_names(model)[3:5])
+    profiled: list[str] = []
+    monkeypatch.setattr(lab, "profile", lambda built, _: profiled.append(built.name))
+    found = searched(lab, 5.0)
+    assert lab.built == ["fp16", "default"]
+    assert not profiled
+    assert found["cut"].status is CandidateStatus.NO_TIME
+
+
 def test_other_policies_come_last(model: Model) -> None:
     lab = made(model, 0.5, 2.0, weighted_names(model)[3:5])
     found = searched(lab)
