@@ -18,5 +18,5 @@ def test_threads_are_refused_on_ray_alone(threads: int, default: int) -> None:
     if threads == default:
         Placement(2, "ray").refuse_threads(threads, default)
         return
-    with pytest.raises(UsageError, match=f"--threads {threads} is for workers on this machine"):
+    with pytest.raises(UsageError, match=f"threads={threads} is for workers on this machine"):
         Placement(2, "ray").refuse_threads(threads, default)
