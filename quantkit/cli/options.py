@@ -23,7 +23,6 @@ from quantkit.cli.arguments.parsing import NUMBER, WHOLE, parse_algorithm
 from quantkit.cli.arguments.registry_option import MetricOption, ProviderOption, RepairOption, RuleOption
 from quantkit.cli.arguments.scale_files import ScaleFiles
 from quantkit.cli.terminal.console import Printing
-from quantkit.locations import is_url
 from quantkit.rules import DEFAULT_RULE, WHY_DEFAULT_RULE
 
 if TYPE_CHECKING:
@@ -37,6 +36,8 @@ class PlaceType(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return a path, or a URL as it is."""
+        from quantkit.locations import is_url
+
         return value if is_url(value) else super().convert(value, param, ctx)
 
 
