@@ -23,9 +23,10 @@ from quantkit.evaluation.options import EvaluationRequest, resolve_metrics
 from quantkit.evaluation.request import rename_subjects
 from quantkit.evaluation.result import Speed
 from quantkit.evaluation.runners import indivisible_parts, indivisible_size, open_model_runner, open_runner_pool
-from quantkit.evaluation.shards.tree_file import totals_bytes
+from quantkit.evaluation.shards.tree_file import StoredTotals, totals_bytes
 from quantkit.evaluation.subjects import Subject
 from quantkit.graph import refuse_changed_weights
+from quantkit.metrics.label_digest import LabelDigest
 from quantkit.paths import is_file
 from quantkit.preprocess import Preprocess
 from quantkit.progress import Progress
@@ -98,6 +99,18 @@ class ShardEvaluator:
             "seconds": time.monotonic() - started,
         }
         return totals_bytes(record, tree)
+
+    def has_other_labels(self, stored: StoredTotals) -> bool:
+        """Return True if the samples of a shard had other labels when it was made. DataError.
+
+        Labels in the batches themselves are part of the content of the samples.
+        """
+        labels = self.start().labels
+        if labels is None or self.feed.kind == "batches":
+            return False
+        known, digest = stored.tree["scoring"], LabelDigest()
+        digest.add(labels.of(Portion({}, tuple(known["names"]), 0)))
+        return digest.state() != known["digest"]
 
     def _identify(self) -> RunIdentity:
         request, options = self.request, self.request.options

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from quantkit.data import DataOptions
 from quantkit.data.preprocess_choice import AnyPreprocess
-from quantkit.errors import ShardError, UsageError
+from quantkit.errors import ShardError, StaleError, UsageError
 from quantkit.evaluation.options import EvaluateFields, EvaluateOptions
 from quantkit.evaluation.request import open_request
 from quantkit.evaluation.shards.evaluator import ShardEvaluator
@@ -20,7 +20,7 @@ from quantkit.graph import AnyModel
 from quantkit.keywords.option_fields import takes_fields
 from quantkit.progress import NoProgress, Progress
 from quantkit.sharding import Shard, ShardRecord
-from quantkit.sharding.data_parts import refuse_other_shard, replaced_by_force, shard_batches
+from quantkit.sharding.data_parts import REMEDY, refuse_other_shard, replaced_by_force, shard_batches
 from quantkit.sharding.folder import Place, ShardFolder, given_place, read_shard_file
 from quantkit.values import checked_options
 
@@ -92,6 +92,8 @@ def refuse_other_totals(file: str, stored: StoredTotals, evaluator: ShardEvaluat
     skip = evaluator.request.options.data.skip_corrupt
     content = str(stored.tree["data"]["content"])
     refuse_other_shard(file, stored.shard, content, evaluator.run, shard, evaluator.feed, skip_corrupt=skip)
+    if evaluator.has_other_labels(stored):
+        raise StaleError(f"{file} was made with other labels", remedy=REMEDY)
 
 
 def totals_at(place: Place) -> Iterator[tuple[str, bytes]]:

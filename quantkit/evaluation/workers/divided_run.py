@@ -45,7 +45,9 @@ def evaluate_by_workers(
 
         def is_fresh(record: ShardRecord) -> bool:
             unchanged = record.files and record.files == digest_stamps(feed.part(shard_batches(feed, record.shard)))
-            return bool(unchanged) and (options.data.skip_corrupt or not record.skipped)
+            if not unchanged or (record.skipped and not options.data.skip_corrupt):
+                return False
+            return not evaluator.has_other_labels(parse_totals(folder.content(record.shard), str(record.shard)))
 
         done = folder.open(evaluator.run, count, is_fresh, force=options.force)
         pass_ = DividedPass(

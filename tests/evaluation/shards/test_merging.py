@@ -259,6 +259,20 @@ def test_a_shard_that_is_there_is_reused_or_refused(pair: Path) -> None:
     assert not (pair / "none").exists()
 
 
+def test_a_shard_with_other_labels_is_refused(scenes: Path) -> None:
+    model = network(scenes / "model.onnx", heads.v8(ROWS))
+    options: dict[str, Any] = {"preprocess": "unit", "batch_size": 1, "metrics": "map"}
+
+    def again(text: str) -> bool:
+        return quantkit.evaluate_shard(model, scenes / "images", text, scenes / "run", **options).reused
+
+    assert [again("0/2"), again("1/2")] == [False, False]
+    (scenes / "labels/3.txt").write_text("0 0.5 0.5 0.1 0.1", encoding="utf-8")
+    assert again("0/2"), "the labels of its own samples are the same"
+    with pytest.raises(StaleError, match=r"0001-of-0002\S+ was made with other labels"):
+        again("1/2")
+
+
 def test_merging_refuses_what_does_not_fit(pair: Path) -> None:
     models, options = [pair / "0.onnx", pair / "1.onnx"], {"metrics": "top1@scores", "batch_size": 4}
 
