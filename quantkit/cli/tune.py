@@ -11,6 +11,7 @@ import click
 from quantkit.cli import options
 from quantkit.cli.arguments.engine_options import level, tune_time
 from quantkit.cli.arguments.parsing import NUMBER, WHOLE, parse_counts
+from quantkit.cli.arguments.unused import refuse_unused
 from quantkit.cli.arguments.verb import verb
 from quantkit.cli.terminal.console import (
     OVER_BUDGET,
@@ -130,6 +131,8 @@ def tune(
     from quantkit.tuning.result import tuning_document
     from quantkit.tuning.tune import tune as run
 
+    if own["objective"] == "accuracy":
+        refuse_unused(dict.fromkeys(("batch", "tune_time", "level"), "it is for --objective latency and balanced"))
     chosen = tune_options(samples, selection, own, force=force)
     target = output or beside(model, f"{model.stem}.tuned")
     refuse_report_path(html, target, model, samples.data, force=force)

@@ -190,3 +190,12 @@ def test_engines_for_which_no_evaluation_is_left_are_not_called_inaccurate(
     assert made.speed.chosen.name == "fp16"
     assert "no evaluation was left for the engines that are faster" in made.verdict
     assert "--max-evaluations" in made.verdict
+
+
+@pytest.mark.parametrize("option", [("--batch", "4"), ("--tune-time", "3"), ("--level", "2")])
+def test_options_of_times_are_refused_without_them(
+    option: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["tune", str(MODEL), "--data", str(IMAGES), "--max-drop", "2", "--output", str(tmp_path / "out"), *option]
+    assert invoke(words) == 2
+    assert f"{option[0]} has no effect: it is for --objective latency and balanced" in capsys.readouterr().err
