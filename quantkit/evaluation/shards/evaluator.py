@@ -110,7 +110,7 @@ class ShardEvaluator:
             return False
         known, digest = stored.tree["scoring"], LabelDigest()
         digest.add(labels.of(Portion({}, tuple(known["names"]), 0)))
-        return digest.state() != known["digest"]
+        return bool(digest.state() != known["digest"])
 
     def _identify(self) -> RunIdentity:
         request, options = self.request, self.request.options
