@@ -25,6 +25,7 @@ from quantkit.graph.model import Model
 from quantkit.graph.operators import FACTOR_ABSORBING, WEIGHTED, weight_axis
 from quantkit.repairs.editing import WeightEditor
 from quantkit.repairs.group_search import find_group
+from quantkit.repairs.half_range import half_obstacle
 from quantkit.repairs.linking import ChannelGroup, ChannelLayout, GroupEnd, Network, spread_factors
 from quantkit.repairs.scaling import group_channel_count, normalize_group, scale_group
 from quantkit.repairs.smoothing import has_absorbing_maker
@@ -83,6 +84,7 @@ def align_factors(plain: Model, other: Model) -> Model:
             estimate_factors(each, values, goals, first=sweep == 0)
         align_group_scales(found, values, goals)
     changed = [each for each in found if np.abs(each.logs).max(initial=0.0) > ONE]
+    changed = [each for each in changed if not half_obstacle(each.network, each.group, {}, np.exp(each.logs))]
     for each in changed:
         scale_group(each.network, each.group, np.exp(each.logs))
     return replace(plain, proto=editor.finished()) if changed else plain

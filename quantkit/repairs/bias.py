@@ -28,6 +28,7 @@ from quantkit.repairs.editing import WeightEditor
 from quantkit.repairs.figures import ChannelFigures, channel_figures, improvement_db
 from quantkit.repairs.grams import same_pads
 from quantkit.repairs.group_steps import attribute
+from quantkit.repairs.half_range import BEYOND
 from quantkit.repairs.linking import Shape
 from quantkit.repairs.repair import Needs, Repair, RepairInput, RepairOutcome
 from quantkit.repairs.weighted_layers import PatchGeometry, WeightedLayer, weighted_layers
@@ -70,8 +71,12 @@ def correct_biases(
         error = grid_error(editor, layer, origin, before)
         means, squares = column_moments(layer, figures, sizes.get(layer.tensor, ()))
         shift = -np.einsum("grk,gk->gr", error, means).reshape(-1)
+        added = add_to_bias(editor, layer, place, shift)
+        if added is None:
+            skipped[layer.name] = BEYOND
+            continue
         gains[layer.name] = predict_correction_gain(error, means, squares, shift)
-        shifts[layer.name] = add_to_bias(editor, layer, place, shift)
+        shifts[layer.name] = added
     return RepairOutcome(editor.finished(), gains, skipped, shifts)
 
 
@@ -104,7 +109,8 @@ def locate_bias(editor: WeightEditor, layer: WeightedLayer, sizes: Mapping[str, 
     """Return the place of a layer's bias, or a text why there is none to correct. sizes: tensor → shape.
 
     The bias of a MatMul is the constant that is added to its result or subtracted, on either side and of any shape:
-    [N], [1, N], one number, one for each position. The result may have been reshaped where its channels stay.
+    [N], [1, N], one number, one for each position. The result may have been reshaped where its channels stay,
+    or cast to another float.
     """
     node = editor.proto.graph.node[layer.node]
     if layer.operator != "MatMul":
@@ -120,7 +126,7 @@ def locate_bias(editor: WeightEditor, layer: WeightedLayer, sizes: Mapping[str, 
             return "no Add of a constant follows it"
         reader = readers[0]
         long = (sizes.get(reader.output[0]) or (None,))[-1]
-        if reader.op_type != "Identity" and (reader.op_type not in RESHAPING or long != channels):
+        if reader.op_type not in ("Identity", "Cast") and (reader.op_type not in RESHAPING or long != channels):
             break
         tensor = reader.output[0]
     place = 1 - list(reader.input).index(tensor)
@@ -188,17 +194,21 @@ def predict_correction_gain(
     return improvement_db(spread + mean, spread) if spread > 0 else 0.0
 
 
-def add_to_bias(editor: WeightEditor, layer: WeightedLayer, where: BiasPlace, shift: NDArray[np.float64]) -> Array:
-    """Add a shift [O] to the bias; return what was added, in the scale of the bias."""
+def add_to_bias(
+    editor: WeightEditor, layer: WeightedLayer, where: BiasPlace, shift: NDArray[np.float64]
+) -> Array | None:
+    """Add a shift [O] to the bias; return what was added, in the scale of the bias; None if its type lacks the sum."""
     node, place = where.node, where.place
     if layer.operator == "Gemm":
         old = len(node.input) > 2 and node.input[2]
         shift = shift * attribute(node, "alpha", 1.0) / (attribute(node, "beta", 1.0) if old else 1.0)
-        if not old:
-            editor.set_attribute(node, "beta", 1.0)
     name = node.input[place] if place < len(node.input) else ""
-    old_bias = editor.values(name) if name else np.zeros(len(shift), np.float32)
-    editor.replace(node, place, old_bias + where.sign * shift)
+    bias = (editor.values(name) if name else np.zeros(len(shift), np.float32)) + where.sign * shift
+    if not editor.fits(node, place, bias):
+        return None
+    if layer.operator == "Gemm" and not name:
+        editor.set_attribute(node, "beta", 1.0)
+    editor.replace(node, place, bias)
     return shift
 
 

@@ -2,13 +2,13 @@
 
 A repair changes a weight for one node. Where the weight has that reader only, it is replaced in place; if others
 read it too (a shared weight, a subgraph, a graph output), that node gets a copy under a new name. Weights that nothing
-reads any more are removed.
+reads any more are removed. Weights in float16 are read and repaired in float32, and stored in float16 again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     import onnx
 
     from quantkit.values import Array
+
+REPAIRED = frozenset({"float16", "float32"})
+"""Types of weights that can be repaired."""
 
 
 class WeightEditor:
@@ -39,9 +42,9 @@ class WeightEditor:
         self._replaced: set[str] = set()
 
     def constant(self, name: str) -> bool:
-        """Return True if a tensor is a float32 weight whose values are known and stay so, and has some."""
+        """Return True if a tensor is a float32 or float16 weight whose values are known and stay so, and has some."""
         tensor = self._weights.get(name)
-        return tensor is not None and 0 not in tensor.dims and DTYPES.get(tensor.data_type) == "float32"
+        return tensor is not None and 0 not in tensor.dims and DTYPES.get(tensor.data_type) in REPAIRED
 
     def reason(self, names: Iterable[str]) -> str:
         """Why none of the tensors is such a weight."""
@@ -50,8 +53,8 @@ class WeightEditor:
         }
         if any(0 in self._weights[name].dims for name in names if name in self._weights):
             return "its weights are empty"
-        other = sorted(kinds - {"float32"})
-        return f"its weights are {other[0]}, repairs need float32" if other else "its weights are not known"
+        other = sorted(kinds - REPAIRED)
+        return f"its weights are {other[0]}, repairs need float32 or float16" if other else "its weights are not known"
 
     def reads(self, name: str) -> int:
         """How often a tensor is read, as an output of the network and in subgraphs too."""
@@ -74,28 +77,42 @@ class WeightEditor:
         """Return the shape of a weight."""
         return tuple(self._weights[name].dims)
 
+    def dtype(self, name: str) -> type[np.floating[Any]]:
+        """Return the type in which a weight is stored."""
+        return np.float16 if DTYPES.get(self._weights[name].data_type) == "float16" else np.float32
+
     def values(self, name: str) -> Array:
-        """Return the values of a weight, read-only. ModelError where one is NaN, or infinite in a matrix.
+        """Return the values of a weight in float32, read-only. ModelError where one is NaN, or infinite in a matrix.
 
         A bias of −Inf switches a class off.
         """
-        values = weight_values(self._weights[name], self._model)
+        values = weight_values(self._weights[name], self._model).astype(np.float32, copy=False)
         if np.isnan(values).any() or (values.ndim > 1 and np.isinf(values).any()):
             raise ModelError(f"{self._model.path}: weight {name!r} holds NaN or Inf", remedy="export the model again")
         return values
 
+    def fits(self, node: onnx.NodeProto, place: int, values: Array) -> bool:
+        """Return True if no finite value is beyond the type in which input `place` of `node` is stored."""
+        finite = np.asarray(values)[np.isfinite(values)]
+        return bool(np.isfinite(stored_as(finite, self._stored_type(node, place))).all())
+
     def replace(self, node: onnx.NodeProto, place: int, values: Array) -> None:
-        """Replace the values of input `place` of `node`; a missing input is added."""
+        """Replace the values of input `place` of `node`, in its type; a missing input is added in that of the weights.
+
+        The values have to fit that type (`fits`).
+        """
         from onnx import numpy_helper
 
+        assert self.fits(node, place, values), "bug in quantkit: a repaired value exceeds its type"
+        values = stored_as(values, self._stored_type(node, place))
         name = node.input[place] if place < len(node.input) else ""
         tensor = self._initializers.get(name)
         if tensor is not None and self._readers[name] == 1:
-            tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(values, np.float32), name))
+            tensor.CopyFrom(numpy_helper.from_array(values, name))
             return
         added = unique_name(f"{name}_repaired" if name else f"{node.output[0]}_bias", self._names)
         created = self.proto.graph.initializer.add()
-        created.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(values, np.float32), added))
+        created.CopyFrom(numpy_helper.from_array(values, added))
         self._initializers[added] = self._weights[added] = created
         self._readers[added] += 1
         if name:
@@ -103,6 +120,10 @@ class WeightEditor:
             self._replaced.add(name)
         node.input.extend([""] * (place + 1 - len(node.input)))
         node.input[place] = added
+
+    def _stored_type(self, node: onnx.NodeProto, place: int) -> type[np.floating[Any]]:
+        names = [node.input[place]] if place < len(node.input) and node.input[place] else node.input
+        return self.dtype(next(name for name in names if self.constant(name)))
 
     def finished(self) -> onnx.ModelProto:
         """Return the edited model, without weights that nothing reads any more."""
@@ -118,3 +139,10 @@ class WeightEditor:
                     part.remove(value)
             orphans = {name for node in makers for name in node.input if name and not self._readers[name]}
         return self.proto
+
+
+def stored_as(values: Array, dtype: type[np.floating[Any]]) -> Array:
+    """Return values as they are stored, rounded to the nearest; those beyond the type become infinite."""
+    with np.errstate(over="ignore", under="ignore"):
+        stored: Array = np.ascontiguousarray(values).astype(dtype)
+    return stored

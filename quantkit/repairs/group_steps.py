@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from quantkit.graph.operators import HOMOGENEOUS, ONNX_DOMAINS, POOLS, RESHAPING
+from quantkit.repairs.editing import REPAIRED
 from quantkit.repairs.linking import (
+    HALF_MAX,
     HUGE,
     ChannelLayout,
     GroupEnd,
@@ -37,7 +39,7 @@ def group_step(network: Network, number: int, place: int, where: ChannelLayout) 
         return None
     if node.op_type in network.absorbing and place < 0:
         return end_at_absorbing(network, number, where)
-    through = HOMOGENEOUS | POOLS | RESHAPING | {"PRelu", "Clip", "ReduceMean", "Mul", "Div"}
+    through = HOMOGENEOUS | POOLS | RESHAPING | {"PRelu", "Clip", "ReduceMean", "Mul", "Div", "Cast"}
     if node.op_type in through:
         return pass_through(network, node, place, where)
     known = STEPS.get(node.op_type)
@@ -82,6 +84,8 @@ def commutes_with_factors(network: Network, node: onnx.NodeProto, where: Channel
     constant, operator = network.editor.constant, node.op_type
     if operator in POOLS:
         return where.axis == 1
+    if operator == "Cast":
+        return all(network.index.types.get(name) in REPAIRED for name in (node.input[0], node.output[0]))
     if operator == "PRelu":
         return constant(node.input[1])
     if operator in ("Mul", "Div"):
@@ -96,9 +100,10 @@ def commutes_with_factors(network: Network, node: onnx.NodeProto, where: Channel
         bounds = [*node.input[1:], "", ""][:2]
         if any(name and not constant(name) for name in bounds):
             return False
+        huge = HALF_MAX if network.index.types.get(node.output[0]) == "float16" else HUGE
         low = float(network.editor.values(bounds[0]).min()) if bounds[0] else attribute(node, "min", -HUGE)
         high = float(network.editor.values(bounds[1]).max()) if bounds[1] else attribute(node, "max", HUGE)
-        return (low == 0.0 or low <= -HUGE) and high >= HUGE
+        return (low == 0.0 or low <= -huge) and high >= huge
     return True
 
 

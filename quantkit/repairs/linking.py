@@ -2,7 +2,7 @@
 
 A positive factor per channel passes through operators that are positively homogeneous in each channel, f(s·x) = s·f(x):
 
-    Relu, LeakyRelu, PRelu, Identity, Mul and Div by a constant, pools, ReduceMean over other axes
+    Relu, LeakyRelu, PRelu, Identity, Cast between floats, Mul and Div by a constant, pools, ReduceMean over other axes
     Add and Sub of activations      all of them belong to the group (the residual stream)
     Add and Sub of a constant       the constant takes the factor (a bias, a position embedding)
     Flatten, Reshape, Squeeze …     where the channels stay together: a factor serves H·W entries
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 HUGE = 1e30
 """A bound of Clip that no activation reaches: exporters write ReLU with one."""
+HALF_MAX = 65504.0
+"""The end of float16: a bound of Clip there does nothing either."""
 Shape = tuple[int | None, ...]
 
 

@@ -30,6 +30,7 @@ from quantkit.progress import Phases
 from quantkit.repairs.editing import WeightEditor
 from quantkit.repairs.figures import improvement_db
 from quantkit.repairs.grams import GramAccumulator
+from quantkit.repairs.half_range import BEYOND
 from quantkit.repairs.repair import Needs, Observe, Repair, RepairInput, RepairOutcome
 from quantkit.repairs.weighted_layers import PatchGeometry, WeightedLayer, weighted_layers
 
@@ -192,7 +193,11 @@ def round_weights(
         phase("round: weights of layers")
         for layer in part:
             phase.count(len(gains), len(layers))
-            gains[layer.name] = round_layer(editor, layer, grams[layer.tensor, layer.geometry])
+            gain = round_layer(editor, layer, grams[layer.tensor, layer.geometry])
+            if gain is None:
+                skipped[layer.name] = BEYOND
+            else:
+                gains[layer.name] = gain
     return RepairOutcome(editor.finished(), gains, skipped)
 
 
@@ -222,8 +227,12 @@ def collect_grams(
     return {key: gram.shrunk for key, gram in sums.items()}
 
 
-def round_layer(editor: WeightEditor, layer: WeightedLayer, grams: NDArray[np.float64]) -> float:
-    """Put a layer's weights on their grid; return the gain in dB."""
+def round_layer(editor: WeightEditor, layer: WeightedLayer, grams: NDArray[np.float64]) -> float | None:
+    """Put a layer's weights on their grid; return the gain in dB, None where the grid exceeds the weight's type.
+
+    In float16 a weight of the grid is rounded by 2⁻¹¹ at most, and the scale that is read from it by 2⁻¹⁰: together
+    less than a fifth of a step at ±127, so that Q/DQ finds the same codes.
+    """
     weight = editor.values(editor.weight_of(layer.node, layer.place))
     rows, scales = layer.rows(weight), layer.scales(weight)
     codes = np.stack([find_codes(*each) for each in zip(rows, scales, grams, strict=True)])
@@ -236,7 +245,10 @@ def round_layer(editor: WeightEditor, layer: WeightedLayer, grams: NDArray[np.fl
         )
         for each in (nearest, grid)
     )
-    editor.replace(editor.proto.graph.node[layer.node], layer.place, layer.back(grid, weight.shape))
+    node, values = editor.proto.graph.node[layer.node], layer.back(grid, weight.shape)
+    if not editor.fits(node, layer.place, values):
+        return None
+    editor.replace(node, layer.place, values)
     return improvement_db(before, after)
 
 

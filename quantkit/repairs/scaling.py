@@ -21,6 +21,7 @@ import numpy as np
 from quantkit.numerics import LEVELS
 from quantkit.repairs.figures import ChannelFigures, improvement_db
 from quantkit.repairs.group_search import find_group
+from quantkit.repairs.half_range import fit_to_half
 from quantkit.repairs.linking import ChannelGroup, ChannelLayout, Network, spread_factors
 
 if TYPE_CHECKING:
@@ -86,8 +87,12 @@ def scale_groups(network: Network, channels: Mapping[str, ChannelFigures], ways:
         if chosen is None:
             skipped[tensor] = reason or "nothing is gained"
             continue
-        factors[tensor], gains[tensor] = chosen
-        scale_group(network, group, chosen[0])
+        fitting, reason = fit_to_half(network, group, channels, chosen[0])
+        if reason:
+            skipped[tensor] = reason
+            continue
+        factors[tensor], gains[tensor] = fitting, chosen[1]
+        scale_group(network, group, fitting)
     return ScaledGroups(factors, gains, skipped)
 
 

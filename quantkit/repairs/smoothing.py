@@ -23,7 +23,7 @@ from quantkit.repairs.linking import Network
 from quantkit.repairs.repair import Needs, Repair, RepairInput, RepairOutcome
 from quantkit.repairs.scaling import ALPHAS, FactorSearch, scale_groups
 
-BETWEEN = FACTOR_PASSING | {"Add"}
+BETWEEN = FACTOR_PASSING | {"Add", "Cast"}
 """Operators that may lie between; an Add only where it adds a bias."""
 
 

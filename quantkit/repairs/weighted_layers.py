@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -47,7 +47,10 @@ class PatchGeometry:
 
 @dataclass(frozen=True, slots=True)
 class WeightedLayer:
-    """A weighted operator: node number, the node's name, its input tensor, and the place and axis of its weight."""
+    """A weighted operator: node number, the node's name, its input tensor, and the place and axis of its weight.
+
+    dtype: the type in which the weight is stored, which its scales have too.
+    """
 
     node: int
     name: str
@@ -56,6 +59,7 @@ class WeightedLayer:
     axis: int
     operator: str
     geometry: PatchGeometry
+    dtype: type[np.floating[Any]]
 
     def rows(self, weight: Array) -> Array:
         """Return the weight as [G, R, K]."""
@@ -83,12 +87,12 @@ class WeightedLayer:
         return rows.reshape(shape) if self.operator == "Conv" or self.axis == 0 else rows[0].T
 
     def scales(self, weight: Array) -> Array:
-        """Return the scale max|w|/127 of every row, float32 [G, R]: that of its output channel."""
+        """Return the scale max|w|/127 of every row, float32 [G, R], rounded to its type: that of its output channel."""
         groups, grouped = self.geometry.groups, self.operator == "ConvTranspose"
         if grouped:  # output channels lie along axis 1, a group's at a time
             weight = np.moveaxis(weight.reshape(groups, -1, *weight.shape[1:]), 2, 1)
             weight = weight.reshape(groups * weight.shape[1], -1)
-        each = channel_scales(weight, 0 if grouped else self.axis)
+        each = channel_scales(weight.astype(self.dtype, copy=False), 0 if grouped else self.axis).astype(np.float32)
         return np.repeat(each, prod(self.geometry.kernel) if grouped else 1).reshape(groups, -1)
 
 
@@ -111,7 +115,8 @@ def weighted_layers(editor: WeightEditor, skipped: dict[str, str]) -> Iterator[W
             skipped[name] = geometry
             continue
         axis = weight_axis(node, place, len(editor.shape(node.input[place])))
-        yield WeightedLayer(number, name, node.input[1 - place], place, axis, node.op_type, geometry)
+        dtype = editor.dtype(node.input[place])
+        yield WeightedLayer(number, name, node.input[1 - place], place, axis, node.op_type, geometry, dtype)
 
 
 def patch_geometry(node: onnx.NodeProto, place: int, shape: tuple[int, ...]) -> PatchGeometry | str:

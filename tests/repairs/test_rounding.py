@@ -280,12 +280,12 @@ def test_what_is_not_rounded_has_a_reason(monkeypatch: pytest.MonkeyPatch) -> No
     assert "more than 5" in round_weights(model, observer(model, IMAGES)).skipped["d"]
 
 
-def test_float16_weights_say_so() -> None:
-    half = {name: array.astype(np.float16) for name, array in WEIGHTS.items()}
-    model = model_of(f"{TEXT.replace('float', 'float16')} {{ {NODES} }}", **half)
+def test_float64_weights_say_so() -> None:
+    wide = {name: array.astype(np.float64) for name, array in WEIGHTS.items()}
+    model = model_of(f"{TEXT.replace('float', 'double')} {{ {NODES} }}", **wide)
     skipped: dict[str, str] = {}
     assert not list(weighted_layers(WeightEditor(model), skipped))
-    assert set(skipped.values()) == {"its weights are float16, repairs need float32"}
+    assert set(skipped.values()) == {"its weights are float64, repairs need float32 or float16"}
 
 
 def test_a_weight_that_is_not_finite_is_refused() -> None:
