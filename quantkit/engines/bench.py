@@ -122,6 +122,11 @@ def bench(
     if reason is not None:
         if engines:
             raise BackendError(f"cannot run {engines[0]}: {reason}", remedy="run it on the GPU that it was built for")
+        if tuned is not None:
+            raise BackendError(
+                f"cannot build the engine that a tuning chose: {reason}",
+                remedy="run it on the GPU that it was tuned on, or leave out --tuned",
+            )
         return bench_on_cpu([load_model(path) for path in models], options, say, reason)
     return bench_on_gpu(engines, models, options, build_options, EngineSources(table, tuned, output), say)
 

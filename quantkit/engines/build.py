@@ -36,7 +36,7 @@ from quantkit.backends.tensorrt.shapes import ShapeRange, parse_shapes
 from quantkit.backends.tensorrt.versions import detect_features, tensorrt
 from quantkit.calibration.recorded_table import read_unchanged_table
 from quantkit.calibration.reuse import REMEDY, refuse_changed
-from quantkit.engines.tuned_model import tuned_inputs
+from quantkit.engines.tuned_model import other_machine_warning, tuned_inputs
 from quantkit.errors import BackendError, StaleError, TableError, UsageError
 from quantkit.graph import AnyModel, Model, load_model
 from quantkit.graph.model import IN_MEMORY, node_name
@@ -84,7 +84,7 @@ class BuiltEngine(RichDisplay):
     reused: bool
     notes: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
-    """Operators of the network that this TensorRT is known to compute wrongly."""
+    """What is known before the build: operators that this TensorRT computes wrongly, a choice of another machine."""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -153,7 +153,7 @@ def build(
     places = [path, engine_record_path(path), used_table_path(path), *([cache] if cache else [])]
     refuse_overwriting(places, [*loaded.files, scales and scales.path])
     wanted = engine_identity(loaded, options, ranges, scales, trt_version, gpu.name)
-    faults = find_clip_faults(loaded, trt_version)
+    faults = (*find_clip_faults(loaded, trt_version), *other_machine_warning(tuned, gpu.name, trt_version))
     if exists(path) and not options.force:
         return replace(reuse_engine(path, wanted, options.min_coverage), faults=faults)
     given = network_for_tensorrt(loaded)

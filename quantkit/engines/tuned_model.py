@@ -32,6 +32,14 @@ class DeployedFiles(BaseModel):
     exclude: list[str] = []
 
 
+class TimedMachine(BaseModel):
+    """The GPU and the library by whose times the engine was chosen."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+    machine: str
+
+
 class TunedRecord(BaseModel):
     """The part of `tune.json` that a build needs; the rest is not looked at."""
 
@@ -39,6 +47,7 @@ class TunedRecord(BaseModel):
 
     deploy: DeployedFiles
     provenance: dict[str, Any]
+    speed: TimedMachine | None = None
 
 
 TUNED = DocumentType[TunedRecord](TunedRecord, "a record of quantkit tune", ModelError, "tune again with --force")
@@ -66,8 +75,7 @@ def read_tuned(
     """
     if table is not None:
         raise UsageError("the choice of a tuning names its table itself", remedy="leave out --table")
-    given = Path(folder)
-    path = given / RECORD_NAME if is_folder(given) else given
+    path = tuned_record_path(folder)
     if not exists(path):
         raise UsageError(f"{path} does not exist", remedy="give the folder that quantkit tune wrote with --tuned")
     record = TUNED.read(path)
@@ -82,6 +90,21 @@ def read_tuned(
         if file is not None and not exists(file):
             raise ModelError(f"{path} names {file.name}, which is missing", remedy="tune again with --force")
     return TunedModel(model, chosen.precision, table, tuple(chosen.exclude))
+
+
+def tuned_record_path(folder: str | os.PathLike[str]) -> Path:
+    """Return the path of the record of a tuning. folder: of the tuning, or the record itself."""
+    given = Path(folder)
+    return given / RECORD_NAME if is_folder(given) else given
+
+
+def other_machine_warning(folder: str | os.PathLike[str] | None, gpu: str, version: str) -> tuple[str, ...]:
+    """Return a warning if an engine was chosen by its times on another GPU or TensorRT than these. ModelError."""
+    machine = f"{gpu}, TensorRT {version}"
+    timed = None if folder is None else TUNED.read(tuned_record_path(folder)).speed
+    if timed is None or timed.machine == machine:
+        return ()
+    return (f"the engine was chosen by times on {timed.machine}, which may differ on {machine}: tune it here",)
 
 
 def tuned_inputs(

@@ -36,7 +36,7 @@ def plan_steps(plan: RunPlan) -> tuple[PlannedStep, ...]:
         *([PlannedStep("table")] if plan.reads_tables else []),
         PlannedStep("model"),
         *([PlannedStep("compile", "TensorRT-RTX")] if compiles(settings) else []),
-        *([PlannedStep("tune", f"at most {settings.build.tune_time:g} min")] if tunes(settings) else []),
+        *([PlannedStep("tune", f"about {settings.build.tune_time:g} min")] if tunes(settings) else []),
         *(PlannedStep(engine_step_name(name)) for name in engines),
         *([PlannedStep("bench", count_noun(len(engines), "engine"))] if engines else []),
         *([layers] if settings.evaluate.layers else []),

@@ -10,9 +10,10 @@ import onnx
 import pytest
 from onnx import parser
 
+from quantkit.engines.bench import bench
 from quantkit.engines.build import build
-from quantkit.engines.tuned_model import read_tuned
-from quantkit.errors import ModelError, StaleError, UsageError
+from quantkit.engines.tuned_model import other_machine_warning, read_tuned
+from quantkit.errors import BackendError, ModelError, StaleError, UsageError
 from quantkit.graph import Model, load_model
 
 TEXT = '<ir_version: 8, opset_import: ["": 17]> net (float[N, 3] x) => (float[N, 3] y) { y = Relu(x) }'
@@ -73,3 +74,23 @@ def test_a_table_beside_it_is_a_contradiction(source: Model, tmp_path: Path) -> 
     folder = record(source, tmp_path / "out")
     with pytest.raises(UsageError, match="names its table itself"):
         build(source.path, tuned=folder, table=tmp_path / "net.calib")
+
+
+def test_a_choice_by_times_of_another_machine_is_said(source: Model, tmp_path: Path) -> None:
+    folder = record(source, tmp_path / "out")
+    assert other_machine_warning(folder, "NVIDIA A", "8.6.0") == (), "it was not chosen by times"
+    document = json.loads((folder / "tune.json").read_text())
+    document["speed"] = {"machine": "NVIDIA A, TensorRT 8.6.0", "more": 1}
+    (folder / "tune.json").write_text(json.dumps(document))
+    assert other_machine_warning(folder, "NVIDIA A", "8.6.0") == ()
+    assert other_machine_warning(None, "NVIDIA B", "10.3.0") == ()
+    (text,) = other_machine_warning(folder, "NVIDIA B", "10.3.0")
+    assert text.startswith("the engine was chosen by times on NVIDIA A, TensorRT 8.6.0")
+
+
+def test_bench_without_a_gpu_does_not_ignore_a_tuning(
+    source: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("quantkit.engines.bench.explain_no_gpu", lambda _: "there is no NVIDIA driver")
+    with pytest.raises(BackendError, match="that a tuning chose: there is no NVIDIA driver"):
+        bench(source.path, tuned=record(source, tmp_path / "out"))

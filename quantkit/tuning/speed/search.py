@@ -277,7 +277,7 @@ class SpeedSearch:
 
     def _progress(self, name: str) -> str:
         left = max(0.0, self._limit.left)
-        return f"building {name}: engine {len(self._built) + 1}, at most {left / 60:.0f} min {left % 60:.0f} s to go"
+        return f"building {name}: engine {len(self._built) + 1}, {left // 60:.0f} min {left % 60:.0f} s left"
 
     def _in_order(self, names: frozenset[str]) -> tuple[str, ...]:
         return tuple(name for n in range(len(self._wires.nodes)) if (name := self._wires.name(n)) in names)
