@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from quantkit.backends.tensorrt.layer_profile import ProfiledLayer
 
 FP16, DEFAULT, TABLE, CUT, OWN, CONV_ONLY, ALL = "fp16", "default", "table", "cut", "own", "conv-only", "all"
+SPLIT = "the cheapest split by the layers' times"
 LOADING = 0.2
 """Seconds to load an engine and to capture it as a CUDA graph."""
 CUTS = 3
@@ -207,10 +208,13 @@ class SpeedSearch:
     def _cut(self) -> None:
         """Build the cheapest splits, each knowing what the one before did."""
         if not self._has_time():
-            candidate = SpeedCandidate(CUT, EngineKind.QDQ, "the cheapest split by the layers' times")
-            self.candidates.append(replace(candidate, status=CandidateStatus.NO_TIME))
+            self.candidates.append(SpeedCandidate(CUT, EngineKind.QDQ, SPLIT, status=CandidateStatus.NO_TIME))
             return
-        floats, quantized = self._profile(FP16), self._profile(DEFAULT)
+        try:
+            floats, quantized = self._profile(FP16), self._profile(DEFAULT)
+        except (BackendError, ValueError) as error:
+            self._give_up_cut(CUT, error)
+            return
         costs = region_costs(self._wires, self._protos[DEFAULT], floats, quantized, max(self._batches))
         self.costs = costs
         bounds = [costs.cost(()), costs.cost(costs.parts)]
@@ -228,8 +232,20 @@ class SpeedSearch:
             if not self._build_quantized(name, placement, why, share):
                 return
             if number + 1 < CUTS and self._has_time():
-                costs = costs.refined(split, self._profile(name), placed_pairs(self._wires, self._protos[name]))
+                try:
+                    layers = self._profile(name)
+                except (BackendError, ValueError) as error:
+                    self._give_up_cut(f"{CUT} {number + 2}", error)
+                    return
+                costs = costs.refined(split, layers, placed_pairs(self._wires, self._protos[name]))
                 self.costs = costs
+
+    def _give_up_cut(self, name: str, error: Exception) -> None:
+        """Note that layers could not be timed; whole engines can be all the same."""
+        detail = f"the layers could not be timed: {getattr(error, 'summary', error)}"
+        self.candidates.append(
+            SpeedCandidate(name, EngineKind.QDQ, SPLIT, status=CandidateStatus.FAILED, detail=detail)
+        )
 
     def _leave_out(self, candidate: SpeedCandidate) -> None:
         self.candidates.append(replace(candidate, status=CandidateStatus.HOPELESS))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -9,11 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from quantkit.backends.tensorrt.layer_profile import ProfiledLayer
+from quantkit.errors import BackendError
 from quantkit.graph import Model, load_model
 from quantkit.qdq.placement import Policy
 from quantkit.rewrites.fold_batch_norm import fold_batch_norms
 from quantkit.tuning.speed.candidate import CandidateStatus, SpeedCandidate
 from quantkit.tuning.speed.engine_choice import choose_candidate, relative_times, ties
+from quantkit.tuning.speed.lab import LabEngine
 from quantkit.tuning.speed.search import SpeedSearch, TimeLimit
 from tests.support.networks import BUNDLED
 from tests.support.synthetic_gpu import PlainNetworks, SyntheticLab, weighted_names
@@ -98,6 +102,38 @@ def test_no_layer_is_timed_when_the_time_is_over(model: Model, monkeypatch: pyte
     assert lab.built == ["fp16", "default"]
     assert not profiled
     assert found["cut"].status is CandidateStatus.NO_TIME
+
+
+@pytest.mark.parametrize("error", [BackendError("no memory for a context", remedy=""), ValueError("no JSON")])
+def test_layers_that_cannot_be_timed_cost_the_cut_alone(
+    model: Model, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    lab = made(model, 0.5, 2.0, weighted_names(model)[3:5])
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(lab, "profile", fail)
+    found = searched(lab)
+    reason = "no memory for a context" if isinstance(error, BackendError) else "no JSON"
+    assert found["cut"].outcome == f"not built: the layers could not be timed: {reason}"
+    assert found["table"].times
+    assert choose_candidate(list(found.values())) == found["own"], "the same as the table, in pairs"
+
+
+def test_a_cut_whose_layers_cannot_be_timed_is_the_last(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = made(model, 0.5, 2.0, weighted_names(model)[6:12])
+    whole = lab.profile
+
+    def fail(built: LabEngine, batch: int) -> Sequence[ProfiledLayer]:
+        if built.name == "cut":
+            raise ValueError("no JSON")
+        return whole(built, batch)
+
+    monkeypatch.setattr(lab, "profile", fail)
+    found = searched(lab)
+    assert found["cut"].times
+    assert found["cut 2"].outcome == "not built: the layers could not be timed: no JSON"
 
 
 def test_other_policies_come_last(model: Model) -> None:
