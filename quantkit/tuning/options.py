@@ -75,10 +75,12 @@ class TuneOptions:
         check_number("max_float", self.most, 0.0, 1.0, whole=False)
         check_number("evaluations", self.evaluations, 0)
         object.__setattr__(self, "batches", self.speed.batches)
-        if self.evaluations < MIN_EVALUATIONS:
+        by_time = self.objective is not Objective.ACCURACY
+        if self.evaluations < MIN_EVALUATIONS + by_time:
+            least, report = MIN_EVALUATIONS + by_time, "four" if by_time else "three"
             raise UsageError(
                 f"{self.evaluations} evaluations are too few",
-                remedy=f"allow at least {MIN_EVALUATIONS}: three for the report and two to start the search",
+                remedy=f"allow at least {least}: {report} for the report and two to start the search",
             )
 
     @property

@@ -14,7 +14,7 @@ import pytest
 
 import quantkit
 from quantkit.cli import invoke
-from quantkit.errors import BackendError
+from quantkit.errors import BackendError, UsageError
 from quantkit.graph import Model
 from quantkit.rewrites.fold_batch_norm import fold_batch_norms
 from quantkit.sensitivity.exclusion_file import expand_name_files
@@ -188,6 +188,7 @@ def test_engines_for_which_no_evaluation_is_left_are_not_called_inaccurate(
     made = tune(MODEL, IMAGES, max_drop=2.0, statistics=statistics, options=options)
     assert made.speed is not None
     assert made.speed.chosen.name == "fp16"
+    assert made.evaluations <= 6
     assert "no evaluation was left for the engines that are faster" in made.verdict
     assert "--max-evaluations" in made.verdict
 
@@ -199,3 +200,10 @@ def test_options_of_times_are_refused_without_them(
     words = ["tune", str(MODEL), "--data", str(IMAGES), "--max-drop", "2", "--output", str(tmp_path / "out"), *option]
     assert invoke(words) == 2
     assert f"{option[0]} has no effect: it is for --objective latency and balanced" in capsys.readouterr().err
+
+
+def test_one_more_evaluation_is_for_the_report_by_time() -> None:
+    with pytest.raises(UsageError, match="5 evaluations are too few") as caught:
+        TuneOptions(objective="latency", evaluations=5, **PLAIN)  # type: ignore[arg-type]
+    assert "at least 6: four for the report" in caught.value.remedy
+    assert TuneOptions(evaluations=5, **PLAIN).evaluations == 5
