@@ -18,12 +18,11 @@ def times_section(tuning: Tuning) -> PageSection | None:
         f"{count_noun(found.builds, 'engine')} on {found.machine}, built in {found.seconds / 60:.1f} of "
         f"{found.limit / 60:g} minutes and timed side by side in rounds, so that all see the same GPU. A time is the "
         "median of the rounds; behind it is half the distance between their quartiles. FP16 is chosen unless another "
-        "engine is faster by more than 3 %, and by more than both vary, and slower at no batch size. The drop is that "
-        "of the engine on the tuning part."
+        "engine is faster by more than 3 %, and by more than both vary, and slower at no batch size. The drop, in "
+        f"{'percentage points' if tuning.share else tuning.metric}, is that of the engine on the tuning part."
     )
-    unit = "percentage points" if tuning.share else tuning.metric
     batches = tuple(f"ms at batch {batch}" for batch in found.batches)
-    head = ("candidate", "nodes in float", *batches, f"drop, {unit}", "why", "outcome")
+    head = ("candidate", "nodes in float", *batches, "drop", "why", "outcome")
     rows = tuple(engine_row(candidate, found, tuning.max_drop) for candidate in found.candidates)
     places = len(found.batches)
     table = PageTable("Engines by time", head, rows, frozenset({places + 3, places + 4}), cards=True)

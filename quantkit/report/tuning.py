@@ -102,11 +102,20 @@ def front_section(tuning: Tuning) -> PageSection | None:
         least = LEAST if tuning.share else 1e-6
         wide, narrow = plane(spots, axes, title, least=least), plane(spots, axes, title, NARROW, least)
         blocks.append(Drawing("front-chart", wide, narrow, ""))
-    lead = (
+    return PageSection("front", "Accuracy and speed", front_lead(tuning), tuple(blocks))
+
+
+def front_lead(tuning: Tuning) -> str:
+    """Return how the engines were timed, and what was evaluated of them."""
+    if tuning.speed is not None:
+        return (
+            f"The engines that were timed side by side on {tuning.machine}, at batch {max(tuning.speed.batches)}. "
+            "FP16 and the chosen one were evaluated on the held-out part."
+        )
+    return (
         f"Engines of every precision, each timed alone on {tuning.machine or 'a GPU'} and evaluated on the held-out "
         "part. The chosen one is the simplest of those that are as fast as the fastest within the budget."
     )
-    return PageSection("front", "Accuracy and speed", lead, tuple(blocks))
 
 
 def front_table_row(point: FrontPoint, max_drop: float) -> tuple[Cell, ...]:

@@ -155,7 +155,10 @@ def test_the_command_prints_every_engine(gpu: Any, tmp_path: Path, capsys: pytes
     assert "engines on synthetic GPU" in said
     assert "\ncut" in said
     assert "faster than FP16" in said
-    assert "Engines by time" in page.read_text()
+    shown = " ".join(page.read_text().split())
+    assert "Engines by time" in shown
+    assert "timed side by side on synthetic GPU, at batch 8. FP16 and the chosen one were evaluated" in shown
+    assert "each timed alone" not in shown
 
 
 def test_excluded_nodes_are_float_in_the_engine_by_table_too(gpu: Any, statistics: quantkit.Statistics) -> None:
