@@ -24,7 +24,7 @@ from tests.support.networks import BUNDLED
 
 TWINS = 0.7
 """dB between twins. Codes of weights near a half fall either way where a scale is another by 2⁻¹¹, so that both are two
-draws of the same noise: 10,000 outputs of a network differ by 0.1 … 0.3 dB. Repairs are worth 1 dB and more."""
+draws of the same noise: on 2,000 images they differ by 0.1 … 0.3 dB. Repairs are worth 1 dB and more."""
 
 
 def outputs_of(model: Model, x: NDArray[Any]) -> NDArray[np.float64]:
@@ -75,3 +75,24 @@ def test_the_bundled_network_and_its_twin(keep_io: bool, tmp_path: Path) -> None
     kinds = {numpy_helper.to_array(t).dtype for t in half.proto.graph.initializer}
     assert kinds <= {np.dtype(np.float16), np.dtype(np.int8), np.dtype(np.int64)}, "stored in its own type"
     onnx.checker.check_model(half.proto, full_check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "repairs"), [("resnet20", REPAIR_NAMES), ("mobilenetv2", ("equalize", "bias"))])
+def test_trained_networks_and_their_twins(name: str, repairs: tuple[str, ...], shared: Path, tmp_path: Path) -> None:
+    """16 images for the repairs, 128 others for the comparison; 2,000 are in docs/quantize.md."""
+    path, data = shared / "models" / f"{name}.onnx", shared / "golden" / "networks" / "calibration_512.npz"
+    given = {"data": data, "preprocess": "cifar10", "limit": 16}
+    spec = quantkit.PRESETS["cifar10"]
+    raw = np.load(data)["x"][-128:]
+    mean, std = (np.array(each, np.float32) for each in (spec.mean, spec.std))
+    x = ((raw * np.float32(1 / 255) - mean) / std).transpose(0, 3, 1, 2)
+    x = np.ascontiguousarray(x, np.float32)
+    found = []
+    for each in (path, half_of(path, tmp_path)):
+        made = quantized(each, repairs, **given)
+        found.append((made, decibels(outputs_of(load_model(each), x), outputs_of(Model(each, made.proto, ""), x))))
+    (single, theirs), (half, ours) = found
+    assert changed(half) == changed(single)
+    assert all(half.repairs[repair].gains for repair in repairs if repair != "smooth")
+    assert abs(ours - theirs) < TWINS
