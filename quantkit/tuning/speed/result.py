@@ -58,7 +58,7 @@ class SpeedTuning:
         """A sentence: which engine to deploy, and how much faster than FP16 it is."""
         chosen, where = self.chosen, f"on {self.machine}"
         if chosen.kind is EngineKind.FP16:
-            return f"take FP16: {self._why_fp16()} {where}. INT8 is not worth it here."
+            return f"take FP16: {self._why_fp16(where)}"
         found = f"{chosen.name}: {self.gain_text(chosen)} {where}"
         if chosen.kind is EngineKind.TABLE:
             return f"{found}. TensorRT chooses by the calibration table what is INT8."
@@ -66,20 +66,22 @@ class SpeedTuning:
         stays = f"{kept} of {self.nodes} quantizable nodes stay float" if kept else "no node stays float"
         return f"{found}; {stays}."
 
-    def _why_fp16(self) -> str:
-        """Return why FP16 is chosen."""
+    def _why_fp16(self, where: str) -> str:
+        """Return why FP16 is chosen: INT8 is not worth it, or is not known to be."""
         others = [item for item in relative_times(self.candidates) if item.candidate is not self.reference]
         if not others:
-            return "no INT8 engine could be built and timed"
+            return f"no INT8 engine could be built and timed {where}."
         gaining = gaining_candidates(self.candidates)
+        first = gaining[0].candidate.name if gaining else ""
         if gaining and all(item.candidate.figure is None for item in gaining):
-            first = gaining[0].candidate.name
-            return f"no evaluation was left for the engines that are faster, like {first} (--max-evaluations),"
+            return f"no evaluation was left for engines that are faster {where}, like {first} (--max-evaluations)."
         if gaining:
-            return f"no INT8 engine that is faster ({gaining[0].candidate.name}) is within the budget"
-        nearest = others[0]
-        share = f"{nearest.candidate.name} takes {nearest.times.median:.2f} times as long"
-        return f"no INT8 engine is faster by more than the noise ({share})"
+            why = f"no INT8 engine that is faster ({first}) is within the budget"
+        else:
+            nearest = others[0]
+            share = f"{nearest.candidate.name} takes {nearest.times.median:.2f} times as long"
+            why = f"no INT8 engine is faster by more than the noise ({share})"
+        return f"{why} {where}. INT8 is not worth it here."
 
     def gain_text(self, candidate: SpeedCandidate) -> str:
         """Return for example `1.44× as fast as FP16 at batch 32 (0.767 against 1.104 ms)`."""
