@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from quantkit.document import DocumentType
 from quantkit.errors import ModelError, StaleError, UsageError
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 RECORD_NAME = "tune.json"
 
 
+FileName = Annotated[str, Field(pattern=r"^[^/\\\\]*[^/\\\\.][^/\\\\]*$")]
+"""The name of a file in the folder of a tuning: no path that leads elsewhere."""
+
+
 class DeployedFiles(BaseModel):
     """The files to build the chosen engine from, as names in the folder. model: None for the network that was tuned;
     exclude: nodes that stay float in a table's engine."""
@@ -27,8 +31,8 @@ class DeployedFiles(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     precision: str
-    model: str | None
-    table: str | None
+    model: FileName | None
+    table: FileName | None
     exclude: list[str] = []
 
 
@@ -70,8 +74,8 @@ def read_tuned(
     """Return the choice in a folder of `quantkit tune`, or in its `tune.json`.
 
     source: the network that was tuned. table: a table that the caller gives, which is a contradiction. UsageError if
-    there is one, or no record, StaleError if it is of another network,
-    ModelError if it is damaged or a file is missing.
+    there is one, or no record, StaleError if it is of another network, ModelError if it is damaged or a file is
+    missing.
     """
     if table is not None:
         raise UsageError("the choice of a tuning names its table itself", remedy="leave out --table")

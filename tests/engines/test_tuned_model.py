@@ -63,6 +63,16 @@ def test_what_cannot_be_built_is_refused(source: Model, tmp_path: Path) -> None:
         read_tuned(folder, source)
 
 
+@pytest.mark.parametrize("name", ["../net.onnx", "/etc/net.onnx", "sub/net.onnx", "a\\\\net.onnx", "..", ""])
+def test_files_outside_the_folder_are_refused(source: Model, tmp_path: Path, name: str) -> None:
+    folder = record(source, tmp_path / "out")
+    document = json.loads((folder / "tune.json").read_text())
+    document["deploy"]["model"] = name
+    (folder / "tune.json").write_text(json.dumps(document))
+    with pytest.raises(ModelError, match=r"deploy\.model"):
+        read_tuned(folder, source)
+
+
 def test_another_network_is_refused(source: Model, tmp_path: Path) -> None:
     folder = record(source, tmp_path / "out")
     onnx.save(parser.parse_model(TEXT.replace("Relu", "Abs")), tmp_path / "other.onnx")
