@@ -47,7 +47,8 @@ def merge(
     parts: the folder or the URL of the shards, or files. allow_duplicates: a sample that is in several files counts
     once for each of them, instead of being refused. StatisticsError, ShardError, StaleError, OutputError, UsageError.
     """
-    output, parts = given_path(output, "output"), given_list(parts, "parts")
+    output = given_path(output, "output")
+    parts = [part if is_url(part) else given_path(part, "parts") for part in given_list(parts, "parts")]
     may_replace = check_destinations([output], read=parts, force=force)
     try:
         merged = merge_shards(shards) if (shards := given_shards(parts)) else merge_files(parts, allow_duplicates)

@@ -142,7 +142,8 @@ def build(
     Writes the engine, its record (`.json`) and the timing cache of this GPU and TensorRT. Raises ModelError,
     TableError, StaleError, BackendError, OutputError, UsageError, Interrupted.
     """
-    loaded, options, table = tuned_inputs(tuned, load_model(model), checked_options(options, BuildOptions), table)
+    options = checked_options(options, BuildOptions)
+    loaded, options, table = tuned_inputs(tuned, load_model(model), options, table)
     ranges = parse_shapes(options.shapes, loaded.inputs)
     scales = find_table_scales(loaded, options, table)
     refuse_no_place(loaded, output)

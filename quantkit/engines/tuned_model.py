@@ -81,7 +81,7 @@ def read_tuned(
         raise UsageError("the choice of a tuning names its table itself", remedy="leave out --table")
     path = tuned_record_path(folder)
     if not exists(path):
-        raise UsageError(f"{path} does not exist", remedy="give the folder that quantkit tune wrote with --tuned")
+        raise UsageError(f"{path} does not exist", remedy="give --tuned the folder that `quantkit tune` wrote")
     record = TUNED.read(path)
     if record.provenance.get("model") != source.sha256:
         raise StaleError(

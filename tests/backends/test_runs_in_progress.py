@@ -12,7 +12,7 @@ import pytest
 from onnx import parser
 
 from quantkit.backends import runs_in_progress
-from quantkit.backends.onnxruntime import inference
+from quantkit.backends.onnxruntime import stoppable
 from quantkit.backends.runs_in_progress import RunsInProgress
 from quantkit.backends.session import open_session
 from quantkit.graph import load_model
@@ -37,7 +37,7 @@ def test_a_loop_without_end_is_ended(
 ) -> None:
     (tmp_path / "net.onnx").write_bytes(parser.parse_model(ENDLESS).SerializeToString())
     runs = RunsInProgress()
-    monkeypatch.setattr(inference, "RUNS", runs)
+    monkeypatch.setattr(stoppable, "RUNS", runs)
     monkeypatch.setattr(runs_in_progress, "LEAST_PATIENCE", 0.0)
     run = open_session(load_model(tmp_path / "net.onnx"), ["y"], fixed_shapes=fixed_shapes).runner()
     timer = threading.Timer(0.1, end, [runs])

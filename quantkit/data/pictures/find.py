@@ -117,7 +117,7 @@ def of_one_kind(listed: FileList) -> tuple[str, list[DataFile]]:
     if packed := next((file for file in listed.files if file.name.lower().endswith(COMPRESSED)), None):
         raise DataError(
             f"{packed.place} is compressed, so that nothing in it can be found without unpacking all of it",
-            remedy="store it as a plain .tar: gunzip, or tar --create without compression",
+            remedy="store it as a plain .tar, without compression: gunzip unpacks it",
         )
     suffixes = ", ".join(suffix for kind, found in KINDS.items() if kind != IMAGE for suffix in sorted(found))
     raise DataError(

@@ -74,7 +74,7 @@ def is_ended(stream: IO[bytes], place: int, file: DataFile) -> bool:
     if behind.strip(b"\0"):
         raise DataError(
             f"{file.place} goes on behind its end, at byte {place:,}: it is several archives in one file",
-            remedy="name them one by one, {000..003}.tar, or join them with tar --concatenate",
+            remedy="name them one by one, {000..003}.tar, or join them with tar -A",
         )
     return len(end) == tarfile.BLOCKSIZE
 

@@ -12,6 +12,7 @@ None, true, false, whole numbers, texts and lists stand for themselves; everythi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from math import prod
@@ -38,6 +39,8 @@ RECORDS: Mapping[str, type[Any]] = {
 """The frozen values that a tree may hold, by name."""
 STORED = "biufUS"
 """Kinds of arrays: numbers, truth values and texts."""
+STORED_TYPE = re.compile(rf"[<>|][{STORED}]\d{{1,9}}")
+"""Types of arrays as `dtype.str` writes them; numpy evaluates other texts."""
 
 
 class TreeDocument(FrozenRecord):
@@ -130,6 +133,8 @@ class TreeReader:
             return described
         if isinstance(described, list):
             return [self.value(item) for item in described]
+        if not isinstance(described, dict) or len(described) != 1:
+            raise ValueError(f"a value of type {type(described).__name__} has another form")
         ((kind, content),) = described.items()
         if kind == "float":
             return float.fromhex(content)
@@ -147,9 +152,9 @@ class TreeReader:
         raise ValueError(f"unknown kind of value {kind!r}")
 
     def _array(self, type_text: str, shape: list[int]) -> Array:
+        if not STORED_TYPE.fullmatch(type_text) or any(size < 0 for size in shape):
+            raise ValueError(f"an array is {type_text} {shape}")
         dtype = np.dtype(type_text)
-        if dtype.kind not in STORED or any(size < 0 for size in shape):
-            raise ValueError(f"an array is {dtype} {shape}")
         content = self._take(dtype.itemsize * prod(shape))
         array: Array = np.frombuffer(content, dtype).reshape(shape).copy()
         return array

@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as npst
 
 from quantkit.errors import ShardError
 from quantkit.evaluation.object_changes import ChangedMap, RunLengths
-from quantkit.evaluation.shards.tree_file import parse_totals, totals_bytes
+from quantkit.evaluation.shards.tree_file import TreeReader, parse_totals, totals_bytes
 from quantkit.metrics.objects.found import FoundObjects
 from quantkit.sharding import RunIdentity, Shard, record_shard
 
@@ -82,3 +82,19 @@ def test_another_file_is_refused() -> None:
     for content in (b"", b"\x02\0\0\0\0\0\0\0{}", totals_bytes(RECORD, {})[:-3]):
         with pytest.raises(ShardError, match="x is not a shard of an evaluation, or is damaged"):
             parse_totals(content, "x")
+
+
+@pytest.mark.parametrize(
+    "described",
+    [
+        1.5,
+        {},
+        {"float": "0x1p+0", "map": []},
+        {"array": ["1 +", [2]]},
+        {"array": ["O8", [1]]},
+        {"array": ["<f8", [-1]]},
+    ],
+)
+def test_trees_of_another_form_are_refused(described: Any) -> None:
+    with pytest.raises(ValueError, match=r"another form|an array is"):
+        TreeReader(b"").value(described)
