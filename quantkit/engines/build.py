@@ -136,14 +136,13 @@ def build(
     model: path of the ONNX file. table: a calibration table; by default the one beside the model (`MODEL.calib`) if
     the precision is INT8 and the network has no Q/DQ. tuned: the folder of `tune`, whose choice replaces model, table
     and precision. output: the engine file, by default `MODEL.<gpu>.<TensorRT>.<precision>.engine` beside the model; in
-    a folder the engine gets that name, or `name`.
-    phase: receives progress messages. An existing engine is reused if it was built from the same inputs.
+    a folder the engine gets that name, or `name`. An existing engine of the same inputs is reused.
 
     Writes the engine, its record (`.json`) and the timing cache of this GPU and TensorRT. Raises ModelError,
     TableError, StaleError, BackendError, OutputError, UsageError, Interrupted.
     """
-    options = checked_options(options, BuildOptions)
-    loaded, options, table = tuned_inputs(tuned, load_model(model), options, table)
+    checked = checked_options(options, BuildOptions)  # before the model is looked at
+    loaded, options, table = tuned_inputs(tuned, load_model(model), checked, table)
     ranges = parse_shapes(options.shapes, loaded.inputs)
     scales = find_table_scales(loaded, options, table)
     refuse_no_place(loaded, output)
