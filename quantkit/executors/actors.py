@@ -166,7 +166,8 @@ def connect(ray: Any, on: str) -> None:
     except Exception as error:
         raise BackendError(
             f"no Ray cluster is reachable at {on}: {first_line(error)}",
-            remedy="check the address, and that Ray and Python have the same versions there: ray status",
+            remedy="check the address, that Ray and Python have the same versions there, and that RAY_AUTH_MODE=token is set "
+            "here if the cluster wants a token: ray status",
         ) from None
 
 
