@@ -166,7 +166,7 @@ def connect(ray: Any, on: str) -> None:
     except Exception as error:
         raise BackendError(
             f"no Ray cluster is reachable at {on}: {first_line(error)}",
-            remedy="check the address, that Ray and Python have the same versions there, and that RAY_AUTH_MODE=token is set "
+            remedy="check the address, that Ray and Python have the same versions there, and set RAY_AUTH_MODE=token "
             "here if the cluster wants a token: ray status",
         ) from None
 
