@@ -14,7 +14,7 @@ from quantkit.calibration.shard_run import CollectedShard, ShardCollector, ident
 from quantkit.errors import ShardError, StatisticsError
 from quantkit.progress import Progress
 from quantkit.sharding import Shard
-from quantkit.sharding.data_parts import refuse_other_shard, replaced_by_force, shard_batches
+from quantkit.sharding.data_parts import refuse_other_shard, replaced_by_force
 from quantkit.sharding.folder import Place, ShardFolder, read_shard_file
 from quantkit.sharding.record import run_of_count
 from quantkit.statistics import Statistics, parse_statistics, statistics_bytes
@@ -33,7 +33,6 @@ def calibrate_shard(
     if place is None:
         return summarize_shard(job, ShardCollector(job).collect(shard, progress), started)
     folder, force = ShardFolder(place, SUFFIX), job.options.force
-    shard_batches(job.feed, shard)  # an error now, before there is a folder
     with folder.claimed(shard):
         replaced: tuple[str, ...] = ()
         first_ranges = read_first_ranges(folder, run_of_count(identify_run(job), shard.count))

@@ -50,7 +50,7 @@ class SelectingRule(Rule, Protocol):
 DEFAULT_RULE = "mse"
 """The rule of every command: it lost least on every network in benchmarks/results/accuracy.md."""
 WHY_DEFAULT_RULE = (
-    f"Default: {DEFAULT_RULE}, which lost least on every network that was measured; entropy gives TensorRT's own table."
+    f"Default: {DEFAULT_RULE}, which lost least on the networks of the benchmarks; entropy gives TensorRT's own table."
 )
 """The reason, for help texts."""
 

@@ -80,6 +80,8 @@ class ShardFolder:
     def claimed(self, shard: Shard) -> Iterator[None]:
         """Keep a shard for this call until the end of the block, and make the folder if it is missing.
 
+        A folder that was made here goes again where the block ends with an error and nothing else is in it.
+
         OutputError where another process on this folder makes it, or nothing can be written. Under a URL nothing is
         kept: two that make the same shard write the same content, whole, one after the other. DataError where a store
         cannot be asked.
@@ -92,12 +94,19 @@ class ShardFolder:
             raise OutputError(
                 f"{self.place} is a file, and the shards of a run lie in a folder", remedy="give a folder with --output"
             )
+        is_new = not exists(self.place)
         try:
             self.place.mkdir(exist_ok=True)
         except OSError as error:
             raise write_failure(self.place, error) from None
-        with claimed_outputs([Path(self.file_of(shard))]):
-            yield
+        try:
+            with claimed_outputs([Path(self.file_of(shard))]):
+                yield
+        except BaseException:
+            if is_new:
+                with contextlib.suppress(OSError):  # not empty: another shard is there, or in work
+                    self.place.rmdir()
+            raise
 
     def write(self, shard: Shard, content: bytes, *, force: bool) -> None:
         """Write a shard, whole or not at all. OutputError; StaleError if it is there and may not be replaced."""

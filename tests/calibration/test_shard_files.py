@@ -17,6 +17,7 @@ import pytest
 from onnx import helper
 
 import quantkit
+from quantkit.calibration.shard_run import ShardCollector
 from quantkit.errors import DataError, OutputError, ShardError, StaleError, UsageError
 from tests.support.networks import Command, network
 
@@ -225,6 +226,22 @@ def started(files: Path, pause: float) -> subprocess.Popen[str]:
     assert process.stdout is not None
     assert process.stdout.readline() == "batch\n"
     return process
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_shard_that_fails_leaves_no_folder_of_its_own(
+    files: Path, is_there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise DataError("a sample cannot be read", remedy="fix it")
+
+    monkeypatch.setattr(ShardCollector, "collect", fail)
+    if is_there:
+        (files / "run").mkdir()
+    with pytest.raises(DataError, match="cannot be read"):
+        shard(files, "0/2")
+    assert (files / "run").exists() == is_there
+    assert not is_there or list((files / "run").iterdir()) == []
 
 
 def test_a_killed_shard_leaves_nothing(files: Path) -> None:

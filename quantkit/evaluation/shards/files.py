@@ -20,7 +20,7 @@ from quantkit.graph import AnyModel
 from quantkit.keywords.option_fields import takes_fields
 from quantkit.progress import NoProgress, Progress
 from quantkit.sharding import Shard, ShardRecord
-from quantkit.sharding.data_parts import REMEDY, refuse_other_shard, replaced_by_force, shard_batches
+from quantkit.sharding.data_parts import REMEDY, refuse_other_shard, replaced_by_force
 from quantkit.sharding.folder import Place, ShardFolder, given_place, read_shard_file
 from quantkit.values import checked_options
 
@@ -70,7 +70,6 @@ def evaluate_shard(
     with ExitStack() as held:
         subjects, request = open_request(models, data, labels, preprocess, metrics, options, held)
         evaluator, folder = ShardEvaluator(subjects, request, held), ShardFolder(place, SUFFIX)
-        shard_batches(evaluator.feed, chosen)  # an error now, before there is a folder
         with folder.claimed(chosen):
             file = folder.file_of(chosen)
             reused = not options.force and folder.has(chosen)
