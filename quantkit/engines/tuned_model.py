@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from quantkit.document import DocumentType
 from quantkit.errors import ModelError, StaleError, UsageError
@@ -20,8 +20,15 @@ if TYPE_CHECKING:
 RECORD_NAME = "tune.json"
 
 
-FileName = Annotated[str, Field(pattern=r"^[^/\\\\]*[^/\\\\.][^/\\\\]*$")]
-"""The name of a file in the folder of a tuning: no path that leads elsewhere."""
+def refuse_path(name: str) -> str:
+    """Return the name of a file beside the record. ValueError for a path that leads elsewhere."""
+    if name != Path(name).name or "\\" in name or not name.strip("."):
+        raise ValueError(f"{name!r} is not the name of a file beside it")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(refuse_path)]
+"""The name of a file in the folder of a tuning."""
 
 
 class DeployedFiles(BaseModel):
