@@ -59,11 +59,16 @@ def relative_times(candidates: Sequence[SpeedCandidate]) -> tuple[RelativeTime, 
 
 
 def relative_rounds(candidate: SpeedCandidate, reference: SpeedCandidate) -> RoundTimes:
-    """Return for each round the geometric mean over the batch sizes of a candidate's time by FP16's median."""
+    """Return the rounds of a candidate as fractions of FP16's time: geometric means over the batch sizes.
+
+    Rounds of two batch sizes follow one another, so that what slows down one says nothing of the other: the median is
+    that of the medians, and the rounds lie around it.
+    """
     by_batch = [np.asarray(candidate.times[batch].rounds) / times.median for batch, times in reference.times.items()]
     count = min(len(rounds) for rounds in by_batch)
-    logs = np.mean([np.log(rounds[:count]) for rounds in by_batch], axis=0)
-    return RoundTimes(tuple(float(value) for value in np.exp(logs)))
+    rounds = np.exp(np.mean([np.log(each[:count]) for each in by_batch], axis=0))
+    median = math.exp(math.fsum(math.log(np.median(each)) for each in by_batch) / len(by_batch))
+    return RoundTimes(tuple(float(value) for value in rounds * (median / np.median(rounds))))
 
 
 def is_inside(candidate: SpeedCandidate, budget: float) -> bool:
@@ -119,7 +124,9 @@ def balance(item: RelativeTime, fastest: RelativeTime, budget: float) -> float:
     """Return the share of the possible gain in time that a candidate brings, less the share of the budget it uses."""
     gain = (1.0 - item.times.median) / (1.0 - fastest.times.median)
     lost = max(0.0, item.candidate.figure.drop) if item.candidate.figure else 0.0
-    return gain - (lost / budget if lost else 0.0)
+    if not lost:
+        return gain
+    return gain - lost / budget if budget else -math.inf
 
 
 def ties(candidates: Sequence[SpeedCandidate], chosen: SpeedCandidate) -> tuple[str, ...]:

@@ -83,6 +83,23 @@ def test_the_fastest_is_chosen_unless_it_is_a_table_by_chance(found: list[SpeedC
         assert not gaining[0].times.is_faster_than(own[chosen.name]) or chosen is gaining[0].candidate
 
 
+@pytest.mark.parametrize("objective", [Objective.LATENCY, Objective.BALANCED])
+def test_slow_rounds_of_fp16_at_different_batch_sizes_are_no_gain(objective: Objective) -> None:
+    slowed = {1: RoundTimes((1.0, 1.0, 2.0)), 32: RoundTimes((1.0, 2.0, 1.0))}
+    reference = SpeedCandidate("fp16", EngineKind.FP16, "", times=slowed)
+    steady = {batch: RoundTimes((1.0, 1.0, 1.0)) for batch in slowed}
+    found = [reference, SpeedCandidate("a", EngineKind.QDQ, "", times=steady)]
+    assert relative_times(found)[0].times.median == pytest.approx(1.0)
+    assert choose_candidate(found, objective, 0.0) is reference
+
+
+def test_fp16_that_loses_something_is_compared_where_nothing_may_be_lost() -> None:
+    found = [engine("fp16", 1.0, kind=EngineKind.FP16, drop=0.1), engine("a", 0.5, drop=0.0)]
+    chosen = choose_candidate(found, Objective.BALANCED, 0.0)
+    assert chosen is not None
+    assert chosen.name == "a"
+
+
 def test_a_gain_within_the_noise_is_none() -> None:
     assert choose_candidate([fp16(1.0), engine("a", 0.98)]).name == "fp16"  # type: ignore[union-attr]
     assert choose_candidate([fp16(1.0), engine("a", 0.96)]).name == "a"  # type: ignore[union-attr]
