@@ -197,6 +197,14 @@ class PairPlacer:
             return False
         return any(comes_from_weighted(self._wires, name, self._inputs, alone=False) for name in maker.input)
 
+    def _lets_silu_fuse(self, number: int) -> bool:
+        """Return whether TensorRT 8 fuses a SiLU with the convolution in front of it only if a convolution is INT8."""
+        version, node = self._choices.tensorrt, self._wires.nodes[number]
+        if version is None or version >= FLOAT_OUTPUT_FROM or node.op_type not in CONVOLUTIONS:
+            return False
+        maker = self._wires.maker(node.input[0])
+        return maker is not None and self._wires.is_silu(maker)
+
     def _kept(self, number: int) -> FloatReason | None:
         """Return why a node stays float although it could be quantized; None if it does not."""
         name, node = self._wires.name(number), self._wires.nodes[number]
@@ -206,7 +214,7 @@ class PairPlacer:
             return None
         if name in self._choices.slower:
             return self._choices.slower[name]
-        if number in self._heads:
+        if number in self._heads and not self._lets_silu_fuse(number):
             return FloatReason(FloatCause.DETECTION_HEAD, f"({self._heads[number]})")
         policy = self._choices.policy
         if policy is Policy.CONV_ONLY and node.op_type in WEIGHTED - CONVOLUTIONS:

@@ -80,6 +80,16 @@ def test_ssd_is_told_by_its_anchors() -> None:
     assert placed(made) == ["x", "a"], "the rest of it is quantized"
 
 
+def test_a_head_behind_silu_is_quantized_for_tensorrt_8() -> None:
+    """TensorRT 8 fuses a convolution with SiLU only if it writes INT8, for which its readers have to be INT8."""
+    text = SSD.replace("a = Relu(a0)", "as = Sigmoid(a0) a = Mul(a0, as)")
+    model = net(f"{text} e = Mul(l, variance) y = Add(e, anchors)", "(float[A, B, C] y, float[D, E, F] s)")
+    assert set(reasons(inserted(model, choices=Choices(tensorrt=10)))) == PREDICTORS
+    assert set(reasons(inserted(model, choices=Choices(tensorrt=8)))) == {"lb", "cb"}, "a Relu makes what they read"
+    left = Choices(tensorrt=8, exclude=frozenset(["la"]))
+    assert reasons(inserted(model, choices=left))["la"] == "excluded"
+
+
 def test_ssd_whose_boxes_are_decoded_elsewhere_is_not_told() -> None:
     assert heads(net(f"{SSD} y = Identity(l)", "(float[A, B, C] y, float[D, E, F] s)")) == {}
 
