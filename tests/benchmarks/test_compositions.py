@@ -13,7 +13,7 @@ OBJECTS = np.arange(4 * 32 * 32 * 3, dtype=np.uint8).reshape(4, 32, 32, 3)
 LABELS = np.array([3, 0, 9, 5])
 
 
-@pytest.fixture()
+@pytest.fixture
 def compositions(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The module of the benchmarks."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
@@ -29,7 +29,8 @@ def test_masks_and_boxes_tell_of_the_same_objects(side: int, compositions: Any) 
     for k, place in zip(*np.nonzero(made.classes >= 0), strict=True):
         left, top, right, bottom = made.boxes[k, place].astype(int)
         rebuilt[k, top:bottom, left:right] = 1 + made.classes[k, place]
-        assert right - left == bottom - top and right - left in (16, 32, 64)
+        assert right - left == bottom - top
+        assert right - left in (16, 32, 64)
     assert np.array_equal(rebuilt, made.masks)
     assert (made.masks.reshape(20, -1).max(axis=1) > 0).all(), "an image without an object"
 
