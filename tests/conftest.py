@@ -23,10 +23,13 @@ settings.register_profile("fast", deadline=None, max_examples=5)
 settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 os.environ.setdefault("QUANTKIT_BACKEND", "onnxruntime")  # for programs that tests start
+FOUND_FIRST = [ROOT]
+"""Where programs that tests start find this quantkit, and the kernels that QUANTKIT_TEST_ORT names."""
 if "QUANTKIT_TEST_ORT" in os.environ:
-    KERNELS = Path(__file__).parent / "kernels"
-    runpy.run_path(str(KERNELS / "sitecustomize.py"))
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(KERNELS), *filter(None, [os.environ.get("PYTHONPATH")])])
+    FOUND_FIRST.insert(0, ROOT / "tests" / "kernels")
+    runpy.run_path(str(FOUND_FIRST[0] / "sitecustomize.py"))
+GIVEN = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, [*map(str, FOUND_FIRST), *GIVEN])))
 SIBLING = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -69,7 +72,6 @@ def quantkit_command(tmp_path: Path) -> Command:
         done = subprocess.run(
             [sys.executable, "-W", "error", "-m", "quantkit", *map(str, arguments)],
             cwd=folder or tmp_path,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", str(ROOT))])},
             capture_output=True,
             text=True,
             check=False,

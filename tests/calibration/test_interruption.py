@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -17,7 +16,7 @@ import pytest
 import quantkit
 from quantkit import CalibrateOptions, DataOptions
 from quantkit.errors import Interrupted, StaleError, StatisticsError
-from tests.support.networks import ROOT, Command
+from tests.support.networks import Command
 
 MODEL = "net/model.onnx"
 SLOW = """
@@ -132,7 +131,6 @@ def started(place: Path, *arguments: str) -> subprocess.Popen[str]:
     process = subprocess.Popen(
         [sys.executable, "-m", "quantkit", "calibrate", MODEL, "--data", "slow:batches", "-o", "x.calib", *arguments],
         cwd=place,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", str(ROOT))])},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

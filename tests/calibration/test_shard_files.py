@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -221,7 +220,6 @@ def started(files: Path, pause: float) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(quantkit.__file__).parents[1])},
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "batch\n"
@@ -263,10 +261,8 @@ def test_a_killed_shard_leaves_nothing(files: Path) -> None:
 
 def test_two_processes_that_make_the_same_shard_leave_one_whole_file(files: Path) -> None:
     words = [sys.executable, "-c", SLOW, "0"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(quantkit.__file__).parents[1])}
     both = [
-        subprocess.Popen(words, cwd=files, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-        for _ in range(2)
+        subprocess.Popen(words, cwd=files, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)
     ]
     texts = [process.communicate()[1] for process in both]
     codes = sorted(process.returncode for process in both)

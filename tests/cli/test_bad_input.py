@@ -15,7 +15,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from tests.support.networks import ROOT, Command, network
+from tests.support.networks import Command, network
 
 CASES: dict[str, tuple[Callable[[Path], object], list[str], str, int]] = {
     "no such model": (lambda p: (p / "net/model.onnx").unlink(), [], "No such file", 1),
@@ -204,7 +204,7 @@ def test_a_full_disk_leaves_nothing(limit: int, place: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "quantkit", "calibrate", "net/model.onnx", "--data", "imgs", "-o", "x.calib"],
         cwd=place,
-        env={"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "HOME": str(place)},
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "HOME": str(place)},
         capture_output=True,
         text=True,
         check=False,
@@ -241,7 +241,6 @@ def test_a_broken_pipe_is_no_error(place: Path, quantkit_command: Command) -> No
         shell=True,
         executable="/bin/bash",
         cwd=place,
-        env={"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=True,
@@ -269,7 +268,6 @@ def test_what_is_printed_and_finds_no_room_is_one_line(
         done = subprocess.run(
             [sys.executable, "-m", "quantkit", *line.split()],
             cwd=place,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,

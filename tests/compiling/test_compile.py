@@ -25,7 +25,7 @@ from quantkit.compiling.roofline import WARNING
 from quantkit.errors import BackendError, OutputError, StaleError, UsageError
 from quantkit.graph import load_model
 from quantkit.qdq.reader import has_qdq
-from tests.support.networks import BUNDLED, ROOT, Command, network
+from tests.support.networks import BUNDLED, Command, network
 
 needs_compiler = pytest.mark.skipif(compiler_version() is None, reason="needs the extra rtx")
 SM86 = {"architectures": "sm86"}
@@ -198,7 +198,11 @@ def test_ctrl_c_ends_the_compiler_and_leaves_nothing(tmp_path: Path) -> None:
     running = subprocess.Popen(
         [sys.executable, "-c", program, "compile", str(BUNDLED / "model.onnx"), "--save", "x.engine"],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path / "lib"), str(ROOT)]), "TMPDIR": str(temporary)},
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(tmp_path / "lib"), os.environ["PYTHONPATH"]]),
+            "TMPDIR": str(temporary),
+        },
         stderr=subprocess.PIPE,
         text=True,
     )

@@ -177,9 +177,7 @@ def test_the_server_loads_it_and_gives_the_bits_of_our_pipeline(triton: Path, tm
             assert found.as_numpy("s").shape == shape
             assert (found.as_numpy("s") == 0.75).all()
         command = [sys.executable, repository / "digits_ensemble" / "client.py", "--url", url, DIGITS / "test"]
-        done = subprocess.run(
-            command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     told = [line.split("  ") for line in done.stdout.splitlines()]
     assert len(told) == len(contents)

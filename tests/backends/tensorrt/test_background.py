@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import textwrap
 import threading
-from pathlib import Path
 
 import pytest
 
@@ -19,7 +17,6 @@ LEFT = "AbandonedBuild: the build was stopped"
 """The thread still runs."""
 LIMIT = 30.0
 """Seconds that a process of its own may take."""
-PATH = os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), str(Path(__file__).parents[3])])
 
 
 def nothing() -> None:
@@ -78,7 +75,6 @@ def said(work: str, *, waits: bool, asked: bool = False) -> list[str]:
     script = SCRIPT.format(work=textwrap.dedent(work), waits=waits, asked=asked)
     done = subprocess.run(
         [sys.executable, "-c", script],
-        env={**os.environ, "PYTHONPATH": PATH},
         capture_output=True,
         text=True,
         timeout=LIMIT,

@@ -92,7 +92,7 @@ def test_the_compiler_ends_with_its_parent(tmp_path: Path) -> None:
         "from quantkit.backends.tensorrt_rtx.compiling import try_compile\nfrom quantkit.graph.load import load_model\n"
         f"try_compile(load_model({str(BUNDLED)!r}), {shapes_of(BUNDLED)!r})\n"
     )
-    paths = os.pathsep.join([str(tmp_path), str(BUNDLED.parents[1])])
+    paths = os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]])
     environment = {**os.environ, "PYTHONPATH": paths, "TMPDIR": str(tmp_path)}
     parent = subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, env=environment)
     try:

@@ -19,7 +19,7 @@ from PIL import Image
 import quantkit
 from quantkit.errors import DataError, Interrupted, StaleError, UsageError
 from quantkit.histogram import HistogramMode
-from tests.support.networks import BUNDLED, ROOT
+from tests.support.networks import BUNDLED
 from tests.support.stopping import StopAfterSamples
 
 MODES = [mode.value for mode in HistogramMode]
@@ -170,7 +170,7 @@ def test_a_worker_and_then_the_command_are_killed_and_the_same_command_ends_with
     line = [sys.executable, "-m", "quantkit", "calibrate", "model.onnx", "--data", "images", "--batch-size", "1"]
     line += ["--workers", "2", "--backend", "onnxruntime", "-q", "-o", "out.calib"]
     mark = f"QUANTKIT_TEST_MARK={place}"
-    environment = {**os.environ, "QUANTKIT_TEST_MARK": str(place), "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "QUANTKIT_TEST_MARK": str(place)}
     command = subprocess.Popen(line, cwd=place, env=environment)
     while command.poll() is None and len(list(place.glob("out.calib.shards/*.safetensors"))) < drawn.randint(0, 20):
         time.sleep(0.01)
