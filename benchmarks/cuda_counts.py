@@ -40,7 +40,7 @@ import quantkit  # noqa: E402
 from quantkit.backends.onnxruntime import gpu_runner, inference  # noqa: E402
 from quantkit.backends.session import usable_cores  # noqa: E402
 from quantkit.calibration import memory_plan  # noqa: E402
-from quantkit.calibration.counting.slice_runs import DeviceRuns  # noqa: E402
+from quantkit.calibration.counting.device_runs import DeviceRuns  # noqa: E402
 from quantkit.gpu_counting.tables import DeviceTensor  # noqa: E402
 from quantkit.graph import load_model, watched_tensors  # noqa: E402
 from quantkit.histogram import HistogramMode  # noqa: E402

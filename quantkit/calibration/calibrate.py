@@ -20,9 +20,7 @@ from quantkit.calibration.options import CalibrateFields, CalibrateOptions
 from quantkit.calibration.recorded_table import RecordedTable
 from quantkit.calibration.result import Calibration, CalibrationFigures, summarize_calibration
 from quantkit.calibration.reuse import FittingTables, find_fitting_tables, known_identity, matching_statistics
-from quantkit.calibration.shard_files import calibrate_shard
 from quantkit.calibration.tables import checkpoint_path, make_tables, statistics_path
-from quantkit.calibration.workers.divided_run import calibrate_by_workers
 from quantkit.data import DataIdentity, DataOptions
 from quantkit.data.image_list import given_data
 from quantkit.data.preprocess_choice import BESIDE, AnyPreprocess
@@ -77,6 +75,8 @@ def calibrate(
     chosen_rules = as_rules(rule)
     data = given_data(data)
     if options.shard is not None:
+        from quantkit.calibration.shard_files import calibrate_shard
+
         place = given_place(output, "output")
         job = prepare_job(model, data, chosen_rules, preprocess, None, with_watching_backend(options))
         return calibrate_shard(job, options.shard, place, progress or NoProgress(), started)
@@ -102,6 +102,8 @@ def calibrate(
         if job.output:
             refuse_other_runs(job, places, occupied=occupied)
         if divided:
+            from quantkit.calibration.workers.divided_run import calibrate_by_workers
+
             return calibrate_by_workers(job, (model, data), progress or NoProgress(), started, why)
         return run_backend(job, identity, progress or NoProgress(), started, why)
 

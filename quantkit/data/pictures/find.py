@@ -6,7 +6,7 @@
     .parquet .arrow .feather                 rows with the bytes of an image
     .mp4 .mov .mkv .avi .webm …              every n-th frame
 
-A new kind is a class like those in STORES, and its suffixes.
+A new kind is a class, what opens it in STORES, and its suffixes.
 """
 
 from __future__ import annotations
@@ -25,9 +25,6 @@ from quantkit.data.pictures.image_objects import ImageObjects
 from quantkit.data.pictures.listing import FileList, is_pattern, list_files
 from quantkit.data.pictures.splits import members_of
 from quantkit.data.pictures.store import PictureStore
-from quantkit.data.pictures.table_rows import TableRows
-from quantkit.data.pictures.tar_samples import TarSamples
-from quantkit.data.pictures.video_frames import VideoFrames
 from quantkit.data.text_rows import text_lines
 from quantkit.errors import DataError
 from quantkit.image_file import SUFFIXES
@@ -58,11 +55,32 @@ class FoundFiles:
     notes: tuple[str, ...] = ()
 
 
+def open_archives(files: Sequence[DataFile], source: str, _: int) -> PictureStore:
+    """Return the pictures in .tar archives. What reads a kind of files is imported where such files are."""
+    from quantkit.data.pictures.tar_samples import TarSamples
+
+    return TarSamples(files, source)
+
+
+def open_tables(files: Sequence[DataFile], source: str, _: int) -> PictureStore:
+    """Return the pictures in the rows of tables."""
+    from quantkit.data.pictures.table_rows import TableRows
+
+    return TableRows(files, source)
+
+
+def open_videos(files: Sequence[DataFile], source: str, every: int) -> PictureStore:
+    """Return every n-th frame of videos."""
+    from quantkit.data.pictures.video_frames import VideoFrames
+
+    return VideoFrames(files, source, every)
+
+
 STORES: Mapping[str, Callable[[Sequence[DataFile], str, int], PictureStore]] = {
     IMAGE: lambda files, source, _: ImageObjects(files, source),
-    TAR: lambda files, source, _: TarSamples(files, source),
-    TABLE: lambda files, source, _: TableRows(files, source),
-    VIDEO: VideoFrames,
+    TAR: open_archives,
+    TABLE: open_tables,
+    VIDEO: open_videos,
 }
 """Kind of files → what opens them. The number is the distance between frames."""
 
