@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import runpy
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from tests.support.command_line import run_in
 from tests.support.networks import BUNDLED, ROOT, Command
 
 settings.register_profile("here", deadline=None)
@@ -66,18 +67,13 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def quantkit_command(tmp_path: Path) -> Command:
-    """`quantkit …` in a process of its own, in the working directory."""
+    """`quantkit …` in the working directory."""
 
     def run(*arguments: object, code: int | None = 0, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [sys.executable, "-W", "error", "-m", "quantkit", *map(str, arguments)],
-            cwd=folder or tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert "Traceback" not in done.stderr, done.stderr
-        assert code is None or done.returncode == code, done.stdout + done.stderr
+        line, printed, said = [*map(str, arguments)], io.StringIO(), io.StringIO()
+        found = run_in(folder or tmp_path, line, printed, said)
+        done = subprocess.CompletedProcess(line, found, printed.getvalue(), said.getvalue())
+        assert code is None or found == code, done.stdout + done.stderr
         return done
 
     return run

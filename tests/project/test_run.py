@@ -46,6 +46,9 @@ def settings(**changes: Any) -> Settings:
     return Settings(**(base | changes))
 
 
+WITHOUT_LAYERS = EvaluateSettings(layers=False)
+
+
 def redone(made: running.Run) -> list[str]:
     return [step.name for step in made.steps if not step.reused]
 
@@ -65,16 +68,15 @@ def test_each_step_is_done_once_and_again_where_its_inputs_changed(place: Path) 
 
 @pytest.mark.skipif(compiler_version() is None, reason="needs the extra rtx")
 def test_the_model_is_compiled_where_the_compiler_is_installed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    few = EvaluateSettings(layers=False)
-    made = run(settings(compile=None, evaluate=few))
+    made = run(settings(compile=None, evaluate=WITHOUT_LAYERS))
     assert redone(made) == ["statistics", "table", "model", "compile", *MAP, "report"]
     record = read_compiled_record(made.files["model.int8.compiled.json"])
     assert [network.architecture for network in record.networks] == ["sm86", "sm120"]
     assert all(network.int8_share == 1 for network in record.networks)
     assert record.model.sha256 == load_model(made.files["model.int8.onnx"]).sha256
     assert sum("kernels that multiply are INT8" in note for note in made.notes) == 2
-    assert redone(run(settings(compile=None, evaluate=few))) == []
-    without = run(settings(evaluate=few))
+    assert redone(run(settings(compile=None, evaluate=WITHOUT_LAYERS))) == []
+    without = run(settings(evaluate=WITHOUT_LAYERS))
     assert redone(without) == MAP
     assert "model.int8.compiled.json" not in without.files
     assert not (place / "net" / "model.run" / "model.int8.compiled.json").exists()
@@ -84,9 +86,9 @@ def test_the_model_is_compiled_where_the_compiler_is_installed(place: Path, monk
 
 
 def test_a_model_under_another_name_gets_files_of_its_own(place: Path) -> None:
-    run(settings(output="out"))
+    run(settings(output="out", evaluate=WITHOUT_LAYERS))
     (place / "net" / "other.onnx").write_bytes((place / "net" / "model.onnx").read_bytes())
-    made = run(settings(model="net/other.onnx", output="out"))
+    made = run(settings(model="net/other.onnx", output="out", evaluate=WITHOUT_LAYERS))
     assert {"other.stats.safetensors", "other.calib", "other.int8.onnx"} <= made.files.keys()
     assert made.evaluation.reference.name == "other.onnx"
 
@@ -96,7 +98,7 @@ def test_every_sample_is_evaluated_and_stamped_where_the_batch_is_fixed(place: P
     for value in (*proto.graph.input, *proto.graph.output):
         value.type.tensor_type.shape.dim[0].dim_value = 7
     onnx.save(proto, place / "net" / "seven.onnx")
-    chosen = settings(model="net/seven.onnx", evaluate=EvaluateSettings(limit=60))
+    chosen = settings(model="net/seven.onnx", evaluate=EvaluateSettings(limit=60, layers=False))
     assert run(chosen).evaluation.samples == 60
     last = sorted((place / "imgs").rglob("*.png"))[-1]
     last.write_bytes(last.read_bytes() + b"changed")
@@ -107,7 +109,7 @@ def test_a_metric_of_code_is_measured_every_time(place: Path, monkeypatch: pytes
     code = place / "figures_of_run.py"
     code.write_text("def right(outputs, labels):\n    return (outputs.argmax(1) == labels) * 1.0\n")
     monkeypatch.syspath_prepend(str(place))
-    chosen = settings(evaluate=EvaluateSettings(metrics=("figures_of_run:right",)))
+    chosen = settings(evaluate=EvaluateSettings(metrics=("figures_of_run:right",), layers=False))
     run(chosen)
     assert redone(run(chosen)) == ["report"]
 
@@ -165,16 +167,16 @@ def test_nodes_that_stay_float_come_from_a_file_beside_the_project(place: Path, 
 
 def test_for_tensorrt_11_there_is_no_table(place: Path) -> None:
     folder = place / "net" / "model.run"
-    assert run(settings()).files["model.calib"].is_file()
+    assert run(settings(evaluate=WITHOUT_LAYERS)).files["model.calib"].is_file()
     (folder / "model.txt").write_text("of the user")
-    made = run(settings(calibrate={"tensorrt_version": "11.0.0"}))
+    made = run(settings(calibrate={"tensorrt_version": "11.0.0"}, evaluate=WITHOUT_LAYERS))
     assert sorted(p.name for p in folder.iterdir()) == sorted([*made.files, "model.txt", "steps"])
     assert "model.calib" not in made.files
     assert [m.name for m in made.evaluation.models] == ["model.onnx", "model.int8.onnx"]
 
 
 def test_a_run_that_fails_leaves_what_was_there(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run(settings())
+    run(settings(evaluate=WITHOUT_LAYERS))
     folder = place / "net" / "model.run"
     before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
@@ -184,10 +186,10 @@ def test_a_run_that_fails_leaves_what_was_there(place: Path, monkeypatch: pytest
     with monkeypatch.context() as patch:
         patch.setattr(running, "evaluate", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            run(settings(rule="minmax"))
+            run(settings(rule="minmax", evaluate=WITHOUT_LAYERS))
     assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
     assert not list((folder / "steps").glob(".*"))
-    assert redone(run(settings(rule="minmax"))) == ["report"]
+    assert redone(run(settings(rule="minmax", evaluate=WITHOUT_LAYERS))) == ["report"]
 
 
 def test_engines_that_are_asked_for_need_a_gpu(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

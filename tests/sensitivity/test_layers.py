@@ -144,7 +144,7 @@ def test_a_channel_that_is_wider_than_the_others_is_found_without_a_misfit(calib
 def test_broken_layers_of_trained_networks_are_at_the_top(shared: Path, tmp_path: Path, name: str) -> None:
     """A scale × 8 and a weight's channel × 100 at once, after equalization, smoothing and bias correction."""
     path, data = shared / "models" / f"{name}.onnx", shared / "golden" / "networks" / "calibration_512.npz"
-    few = DataOptions(limit=32)
+    few = DataOptions(limit=16)
     options = QuantizeOptions(repairs=("equalize", "smooth", "bias"), data=few)
     quantkit.quantize(path, tmp_path / "q.onnx", data=data, preprocess="cifar10", options=options)
     model = load_model(tmp_path / "q.onnx")
