@@ -4,6 +4,7 @@ Batch         input name → array [N, …], C-contiguous, the model's dtype
 ModelInput    name, dtype and shape of a network input
 Selection     which samples of a data set are used, and in which order
 Algorithm     a calibrator of TensorRT
+QuantizedType INT8 or FP8
 """
 
 from __future__ import annotations
@@ -70,6 +71,23 @@ class NamedChoice(str, Enum):
             words = re.sub("(?<!^)(?=[A-Z])", " ", cls.__name__).lower()
             known = ", ".join(member.value for member in cls)
             raise UsageError(f"unknown {words} {text!r}", remedy=f"use one of {known}") from None
+
+
+class QuantizedType(NamedChoice):
+    """The 8-bit type of quantized tensors: whole numbers, or floating-point numbers (E4M3)."""
+
+    INT8 = "int8"
+    FP8 = "fp8"
+
+    @property
+    def largest(self) -> int:
+        """The largest value of the type: a scale is amax divided by it."""
+        return 127 if self is QuantizedType.INT8 else 448
+
+    @property
+    def stored(self) -> str:
+        """The ONNX element type."""
+        return "int8" if self is QuantizedType.INT8 else "float8e4m3fn"
 
 
 class Algorithm(NamedChoice):

@@ -195,7 +195,9 @@ def print_network(result: CompiledModel, network: CompiledNetwork, *, every: boo
     detours = result.detours(network)
     if detours:
         moved = sum(detour.bytes for detour in detours)
-        print_heading(f"{len(detours)} values go INT8 → float → INT8, {moved / MIB:.2f} MiB written and read in float")
+        kind = "FP8" if any(kernel.fp8 for kernel in network.products) else "INT8"
+        what = f"{len(detours)} values go {kind} → float → {kind}"
+        print_heading(f"{what}, {moved / MIB:.2f} MiB written and read in float")
         for detour in detours if every else detours[:DETOURS]:
             print_line(f"  {detour.writer} → {detour.type} → {detour.reader}")
         if len(detours) > DETOURS and not every:

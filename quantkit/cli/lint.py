@@ -101,12 +101,20 @@ def print_lint_report(report: LintReport, *, fix: bool) -> None:
     elif fix:
         print_line("fixed  nothing: no finding can be fixed exactly, and no copy was written")
     quantized, weighted = report.int8_layers
-    if quantized < weighted:
-        print_line(f"INT8   {quantized} of {weighted} operators with weights; the others compute in float")
+    fp8 = report.fp8_layers
+    if fp8:
+        print_line(f"FP8    {fp8} of {weighted} operators with weights" + ("" if quantized else floats(fp8, weighted)))
+    if quantized < weighted and (quantized or not fp8):
+        print_line(f"INT8   {quantized} of {weighted} operators with weights{floats(quantized + fp8, weighted)}")
     for text in report.compiler.lines if report.compiler else ():
         print_line(text)
     fixable = sum(finding.fixable for finding in report.findings)
     print_line(report.summary + (f"; --fix corrects {fixable}" if fixable else ""))
+
+
+def floats(quantized: int, weighted: int) -> str:
+    """Return that the other operators are float, if there are any."""
+    return "; the others compute in float" if quantized < weighted else ""
 
 
 def print_findings(findings: list[Finding]) -> None:
@@ -140,6 +148,7 @@ def lint_document(report: LintReport) -> dict[str, Any]:
         "written": str(report.written) if report.written else None,
         "summary": report.summary,
         "int8_layers": list(report.int8_layers),
+        "fp8_layers": report.fp8_layers,
         "trial": report.trial and report.trial.document,
         "compiler": report.compiler and compiler_document(report.compiler),
     }

@@ -11,6 +11,7 @@ import click
 
 from quantkit.cli import options
 from quantkit.cli.arguments.parsing import WHOLE
+from quantkit.cli.arguments.quantized_type import quantized_type
 from quantkit.cli.arguments.scale_files import ScaleFiles, find_scales
 from quantkit.cli.arguments.unused import refuse_unused
 from quantkit.cli.arguments.verb import verb
@@ -34,18 +35,19 @@ SHOWN = 20
 @options.scale_files
 @options.data_choice()
 @options.layer_selection()
+@quantized_type
 @options.repair("all that are possible")
 @click.option(
     "--output",
     "-o",
     metavar="PATH",
     type=options.PATH,
-    help="Q/DQ model to write. Default: MODEL.int8.onnx beside the model.",
+    help="Q/DQ model to write. Default: MODEL.TYPE.onnx beside the model, for example MODEL.int8.onnx.",
 )
 @click.option(
     "--weights",
-    metavar="float|int8",
-    help="How weights are stored in the file. Default: int8 for TensorRT 10 and newer, float for older versions.",
+    metavar="float|int8|fp8",
+    help="How weights are stored in the file. Default: in the type for TensorRT 10 and newer, float for older ones.",
 )
 @click.option(
     "--fp16", is_flag=True, help="Convert the rest of the model to FP16, for TensorRT 11, which has no flag for it."
@@ -102,7 +104,7 @@ def quantize(
     with Spinner(hidden=printing.hides_progress) as spinner:
         result = run(
             model,
-            output or beside(model, f"{model.stem}.int8.onnx"),
+            output or beside(model, f"{model.stem}.{chosen.type.value}.onnx"),
             statistics=scales.stats,
             table=scales.table,
             data=samples.data,
@@ -195,7 +197,9 @@ def quantize_document(result: Quantization) -> dict[str, Any]:
         "rules": dict(result.rules),
         "weights": list(result.weights),
         "weights_as": result.form.value,
+        "type": result.type.value,
         "int8_layers": list(result.int8_layers),
+        "fp8_layers": result.fp8_layers,
         "left": {node: str(reason) for node, reason in result.left.items()},
         "folded": list(result.folded),
         "repairs": {name: asdict(repair) for name, repair in result.repairs.items()},

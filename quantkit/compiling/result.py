@@ -134,8 +134,10 @@ ESTIMATED = ("GPU", "network", "ms", "compute", "memory", "launch", "ratio")
 
 
 def products_text(network: CompiledNetwork) -> str:
-    """Return how many products are INT8: `21 of 22`."""
-    return f"{sum(kernel.int8 for kernel in network.products)} of {len(network.products)}"
+    """Return how many products are INT8: `21 of 22`; those in FP8 with their type: `FP8 21 of 22`."""
+    int8, fp8 = sum(kernel.int8 for kernel in network.products), sum(kernel.fp8 for kernel in network.products)
+    parts = [f"{int8} of {len(network.products)}"] if int8 or not fp8 else []
+    return ", ".join([*parts, *([f"FP8 {fp8} of {len(network.products)}"] if fp8 else [])])
 
 
 def architecture_text(name: str) -> str:
@@ -216,6 +218,7 @@ def network_document(result: CompiledModel, network: CompiledNetwork, whole: boo
         "products": len(network.products),
         "int8_products": sum(kernel.int8 for kernel in network.products),
         "int8_share": network.int8_share,
+        "fp8_products": sum(kernel.fp8 for kernel in network.products),
         "bytes": network.bytes,
     }
     if whole:
@@ -225,7 +228,7 @@ def network_document(result: CompiledModel, network: CompiledNetwork, whole: boo
         ]
         found["kernel_list"] = [
             kernel.model_dump(mode="json")
-            | {"bytes": kernel.bytes, "multiplies": kernel.multiplies, "int8": kernel.int8}
+            | {"bytes": kernel.bytes, "multiplies": kernel.multiplies, "int8": kernel.int8, "fp8": kernel.fp8}
             for kernel in network.running
         ]
     return found

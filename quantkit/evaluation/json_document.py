@@ -90,6 +90,7 @@ def model_json(model: ModelScore, metric: str | None) -> dict[str, Any]:
         "objects": changes_json(model.objects),
         "regions": changes_json(model.regions),
         "int8_layers": list(model.int8_layers) if model.int8_layers else None,
+        "fp8_layers": model.fp8_layers,
         "speed": speed_json(model.speed) if model.speed else None,
     }
 

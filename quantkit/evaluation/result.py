@@ -188,6 +188,8 @@ class ModelScore:
     speed: Speed | None
     int8_layers: tuple[int, int] | None = None
     """INT8 layers and all candidates: of an engine from its record, of a Q/DQ model from its nodes with weights."""
+    fp8_layers: int = 0
+    """The candidates that are FP8."""
     difference: MetricDifference | None = None
     agreement: float | None = None
     """Share of samples with the same prediction as the reference."""
@@ -293,11 +295,19 @@ class Evaluation(SavableDisplay):
 HEAD = ("kind", "metric", "drop", "95 % interval", "agreement", "SQNR dB", "INT8 layers", "samples/s")
 
 
+def layers_text(score: ModelScore, between: str) -> str:
+    """Return the INT8 layers of all, for example `22/22`; those in FP8 with their type: `FP8 20/22`."""
+    if score.int8_layers is None:
+        return ""
+    int8, every = score.int8_layers
+    parts = [f"{int8}{between}{every}"] if int8 or not score.fp8_layers else []
+    return ", ".join([*parts, *([f"FP8 {score.fp8_layers}{between}{every}"] if score.fp8_layers else [])])
+
+
 def score_row(score: ModelScore, evaluation: Evaluation) -> tuple[str, ...]:
     """Return kind, metric, drop, interval, agreement, SQNR, INT8 layers and speed as text; "" for missing values."""
     value = score.metrics.get(evaluation.metric) if evaluation.metric else None
     lost = score.difference
-    layers = score.int8_layers
     return (
         score.kind.value,
         format_metric(value, evaluation.share),
@@ -305,7 +315,7 @@ def score_row(score: ModelScore, evaluation: Evaluation) -> tuple[str, ...]:
         interval_text(lost),
         agreement_text(score),
         "" if (worst := score.worst_output) is None else decibel_text(worst.sqnr_db),
-        f"{layers[0]} of {layers[1]}" if layers else "",
+        layers_text(score, " of "),
         f"{score.speed.samples_per_second:,.0f}" if score.speed else "",
     )
 

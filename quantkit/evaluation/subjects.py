@@ -24,7 +24,7 @@ from quantkit.graph.load import is_proto, model_place
 from quantkit.graph.model import DTYPES, as_input
 from quantkit.graph.shape_inference import shapes_for_inputs
 from quantkit.paths import exists, given_list, is_file
-from quantkit.qdq.int8_count import count_int8_layers
+from quantkit.qdq.layer_counts import count_fp8_layers, count_int8_layers
 from quantkit.qdq.reader import has_qdq
 from quantkit.values import ModelInput, with_free_batches
 
@@ -67,6 +67,7 @@ class Subject:
     outputs: tuple[str, ...]
     limits: BatchLimits
     int8_layers: tuple[int, int] | None = None
+    fp8_layers: int = 0
     model: Model | None = None
     engine: Engine | None = None
     notes: tuple[str, ...] = ()
@@ -158,6 +159,7 @@ def model_subject(model: Model) -> Subject:
         outputs=outputs,
         limits=limits,
         int8_layers=count_int8_layers(model) if quantized else None,
+        fp8_layers=count_fp8_layers(model) if quantized else 0,
         model=model,
         notes=notes,
         whole=indivisible_batch(limits, [shapes.get(name) for name in outputs]),

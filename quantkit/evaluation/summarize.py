@@ -115,6 +115,7 @@ def score_model(totals: ModelTotals, results: list[MetricResult], speed: Speed |
         metrics=figures_by_name(totals.metrics, results),
         speed=speed,
         int8_layers=subject.int8_layers,
+        fp8_layers=subject.fp8_layers,
     )
 
 
@@ -300,12 +301,10 @@ def evaluation_notes(scoring: Scoring, context: EvaluationContext) -> tuple[str,
     for kind, watch in (("objects", scoring.objects), ("classes of pixels", scoring.regions)):
         if watch is not None and watch.fault:
             notes.append(f"{kind} are not compared: {watch.fault}")
-    simulated = [t.subject.name for t in scoring.models if t.subject.kind in (ModelKind.QDQ, ModelKind.TABLE)]
     masked = {name: c.masked for t in scoring.models for name, c in t.comparisons.items() if c.masked}
     for name, count in masked.items():
         notes.append(f"{count:,} values of output {name!r} are infinite or NaN in both models, and do not count")
-    if simulated:
-        notes.append(f"INT8 is simulated (Q and DQ are computed in float): {', '.join(simulated)}")
+    notes += simulation_notes(scoring.models)
     if any(speed is not None and speed.device is Device.CPU for speed in context.speeds[1:]):
         notes.append("CPU speed does not predict GPU speed")
     if scoring.labels is None:
@@ -313,6 +312,21 @@ def evaluation_notes(scoring: Scoring, context: EvaluationContext) -> tuple[str,
         if scoring.assumed:
             notes.append(f"output {scoring.scores!r} may hold class scores; if it does not, ignore the agreement")
     return tuple(dict.fromkeys(notes))
+
+
+def simulation_notes(models: Sequence[ModelTotals]) -> list[str]:
+    """Return which models onnxruntime simulates, by the type that they have on a GPU."""
+    subjects = [totals.subject for totals in models]
+    quantized = [subject for subject in subjects if subject.kind in (ModelKind.QDQ, ModelKind.TABLE)]
+    types = {
+        "INT8": [subject.name for subject in quantized if not subject.fp8_layers or (subject.int8_layers or (0,))[0]],
+        "FP8": [subject.name for subject in quantized if subject.fp8_layers],
+    }
+    return [
+        f"{name} is simulated (Q and DQ are computed in float): {', '.join(names)}"
+        for name, names in types.items()
+        if names
+    ]
 
 
 def explain_no_metric(scoring: Scoring) -> str:

@@ -216,7 +216,7 @@ def describe_worth(reference: ModelScore, candidate: ModelScore) -> list[str]:
     """Return whether INT8 is worth it, judged by layers and speed."""
     if candidate.kind is ModelKind.FLOAT:
         return []
-    if candidate.int8_layers is not None and candidate.int8_layers[0] == 0:
+    if candidate.int8_layers is not None and candidate.int8_layers[0] == 0 and not candidate.fp8_layers:
         count = candidate.int8_layers[1]
         return [f"INT8 is not worth it here: none of its {count} layers is INT8"]
     first, second = reference.speed, candidate.speed
@@ -231,7 +231,8 @@ def describe_worth(reference: ModelScore, candidate: ModelScore) -> list[str]:
         return [f"It is {times:.2f} times as fast as the reference on {second.where}"]
     if candidate.int8_layers is None:
         return []
-    return [f"INT8 is not worth it here: {figures}, on {second.where}"]
+    what = "FP8" if candidate.fp8_layers else "INT8"
+    return [f"{what} is not worth it here: {figures}, on {second.where}"]
 
 
 def compare_speeds(reference: Speed, candidate: Speed) -> tuple[float, str]:

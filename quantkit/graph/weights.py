@@ -12,11 +12,16 @@ from quantkit.graph.identity import tensor_bytes
 from quantkit.graph.messages import is_external
 from quantkit.graph.model import Model
 from quantkit.graph.shape_inference import FEW_BYTES
+from quantkit.numerics import e4m3_codes, e4m3_values
 
 if TYPE_CHECKING:
     import onnx
 
     from quantkit.values import Array
+
+
+FP8 = 17
+"""The element type FLOAT8E4M3FN."""
 
 
 def stored_tensors(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
@@ -67,6 +72,8 @@ def stored_values(model: Model, weights: Mapping[str, onnx.TensorProto], name: s
 def weight_values(weight: onnx.TensorProto, model: Model) -> Array:
     """Return the values of a weight, read-only; they are read from its file if it lies outside the model.
 
+    FP8 (E4M3) comes as float32.
+
     The file may be a link, as in the caches of model hubs, which ONNX's own reader refuses. ModelError if the weight is
     damaged, or its file is missing.
     """
@@ -76,9 +83,28 @@ def weight_values(weight: onnx.TensorProto, model: Model) -> Array:
         content = b"".join(tensor_bytes(weight, model.folder, str(model.path)))
         weight = type(weight)(name=weight.name, data_type=weight.data_type, dims=weight.dims, raw_data=content)
     try:
-        values: Array = numpy_helper.to_array(weight)
+        values: Array = fp8_values(weight) if weight.data_type == FP8 else numpy_helper.to_array(weight)
     except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
         raise ModelError(
             f"{model.path}: weight {weight.name!r} is damaged: {error}", remedy="export the model again"
         ) from None
     return values
+
+
+def fp8_values(weight: onnx.TensorProto) -> Array:
+    """Return the values of an E4M3 tensor as float32, whichever Python types this version of onnx has for them.
+
+    ValueError if it has too few values.
+    """
+    packed = bytes(weight.raw_data) or np.asarray(weight.int32_data, np.uint8).tobytes()
+    codes = np.frombuffer(packed, np.uint8)
+    return e4m3_values(codes).reshape(tuple(weight.dims))
+
+
+def tensor_like(weight: onnx.TensorProto, values: Array, name: str) -> onnx.TensorProto:
+    """Return values as a tensor of the same element type; FP8 is rounded to it."""
+    from onnx import helper, numpy_helper
+
+    if weight.data_type != FP8:
+        return numpy_helper.from_array(np.ascontiguousarray(values), name)
+    return helper.make_tensor(name, FP8, values.shape, e4m3_codes(values).tobytes(), raw=True)

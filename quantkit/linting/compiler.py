@@ -19,7 +19,7 @@ from quantkit.backends.tensorrt_rtx.refusals import Refusal
 from quantkit.backends.tensorrt_rtx.static_shapes import chosen_shapes, static_shapes
 from quantkit.graph.model import Model, node_name
 from quantkit.linting.finding import Finding
-from quantkit.qdq.int8_count import is_int8_operator
+from quantkit.qdq.layer_counts import operator_types
 from quantkit.qdq.weighted_operators import weighted_operators
 
 REFUSES, FLOAT_KERNEL, ACCEPTS = "compiler-refuses", "float-kernel", "compiler-accepts"
@@ -59,8 +59,10 @@ class CompilerReport:
 
 def compiled_text(network: CompiledNetwork) -> str:
     """Return a compiled network in one clause."""
-    products, int8 = network.products, sum(kernel.int8 for kernel in network.products)
-    return f"{int8} of {len(products)} kernels that multiply are INT8, {network.seconds:.1f} s"
+    products = network.products
+    counts = {kind: sum(kernel.multiplies_in(kind) for kernel in products) for kind in ("INT8", "FP8")}
+    parts = [f"{count} of {len(products)} kernels that multiply are {kind}" for kind, count in counts.items() if count]
+    return f"{', '.join(parts) or f'0 of {len(products)} kernels that multiply are INT8'}, {network.seconds:.1f} s"
 
 
 def check_request(model: Model, request: CompileRequest) -> None:
@@ -114,14 +116,15 @@ def accepted(made: Compilation, found: Sequence[Finding]) -> Iterator[Finding]:
 
 
 def float_kernels(model: Model, networks: Sequence[CompiledNetwork]) -> Iterator[Finding]:
-    """Yield the operators that are INT8 according to Q/DQ, but not in the compiled networks."""
-    is_int8 = is_int8_operator(model)
+    """Yield the operators that are INT8 or FP8 according to Q/DQ, but not in the compiled networks."""
+    type_of = operator_types(model)
     for operator in weighted_operators(model.proto):
         name = node_name(operator.node)
-        if not is_int8(operator.node):
+        wanted = type_of(operator.node)
+        if wanted is None:
             continue
         kernels = [(n.architecture, kernel) for n in networks if (kernel := n.by_node.get(name)) is not None]
-        wrong = [(architecture, kernel) for architecture, kernel in kernels if not kernel.int8]
+        wrong = [(architecture, kernel) for architecture, kernel in kernels if not kernel.multiplies_in(wanted.name)]
         if wrong:
             kernel = wrong[0][1]
             types = " by ".join(kernel.operands) if kernel.multiplies else "float"

@@ -20,7 +20,7 @@ from quantkit.linting.compiler import CompileRequest, CompilerReport, check_requ
 from quantkit.linting.finding import SEVERITIES, Finding
 from quantkit.linting.fix import fix_model
 from quantkit.linting.registry import lint_model
-from quantkit.qdq.int8_count import count_int8_layers
+from quantkit.qdq.layer_counts import count_fp8_layers, count_int8_layers
 from quantkit.qdq.reader import has_qdq
 from quantkit.view import Block, RichDisplay, ViewTable
 
@@ -45,6 +45,8 @@ class LintReport(RichDisplay):
     written: Path | None = None
     int8_layers: tuple[int, int] = (0, 0)
     """Operators with weights that compute in INT8, and all with weights."""
+    fp8_layers: int = 0
+    """Those that compute in FP8."""
     trial: Trial | None = None
     """The outcome of running the copy once, beside the model, before it was written."""
     compiler: CompilerReport | None = None
@@ -120,17 +122,18 @@ def lint_rules_alone(
             remedy="give a Q/DQ model; quantkit calibrate is for float models",
         )
     if target is None:
-        return LintReport(model.path, found, int8_layers=count_int8_layers(model))
+        return LintReport(model.path, found, int8_layers=count_int8_layers(model), fp8_layers=count_fp8_layers(model))
     proto, fixed = fix_model(model)
     if not fixed:
-        return LintReport(model.path, found, int8_layers=count_int8_layers(model))
+        return LintReport(model.path, found, int8_layers=count_int8_layers(model), fp8_layers=count_fp8_layers(model))
     fixed_model = Model(model.path, proto, "")
     left = lint_model(fixed_model)
     trial = try_network(target, fixed_model, model)
     content = self_contained_bytes(model, proto)
     refuse_changed_weights(model)
     write_whole(target, content, force=force)
-    return LintReport(model.path, left, fixed, target, count_int8_layers(fixed_model), trial)
+    counts = count_int8_layers(fixed_model), count_fp8_layers(fixed_model)
+    return LintReport(model.path, left, fixed, target, *counts, trial)
 
 
 def self_contained_bytes(model: Model, proto: onnx.ModelProto) -> bytes:

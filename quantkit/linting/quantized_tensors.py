@@ -9,17 +9,19 @@ import numpy as np
 
 from quantkit.linting.graph_edit import GraphEdit
 from quantkit.qdq.reader import QdqGraph, QdqNode, QuantizedTensor
+from quantkit.values import QuantizedType
 
 if TYPE_CHECKING:
     from quantkit.values import Array
 
+FP8 = QuantizedType.FP8.stored
 SYMMETRIC = "quantize symmetrically (onnxruntime: QInt8, ActivationSymmetric=True)"
 """The remedy for zero points that are not 0."""
 
 
 def eight_bit_tensors(qdq: QdqGraph) -> Iterator[QuantizedTensor]:
-    """Yield the tensors in int8 or uint8, and those whose type is unknown."""
-    return (tensor for tensor in qdq.quantized if tensor.nodes[0].stored in ("int8", "uint8", ""))
+    """Yield the tensors in int8, uint8 or FP8 (E4M3), and those whose type is unknown."""
+    return (tensor for tensor in qdq.quantized if tensor.nodes[0].stored in ("int8", "uint8", FP8, ""))
 
 
 def is_int32_bias(qdq: QdqGraph, tensor: QuantizedTensor) -> bool:

@@ -91,7 +91,7 @@ DECIBELS = Bins(
 SHARES = Bins((1e-4, 1e-3, 1e-2, 5e-2), ("below 0.01 %", "below 0.1 %", "below 1 %", "below 5 %", "5 % and more"))
 SCALES = Bins((1e-3, 1e-2, 0.1, 1.0), ("below 0.001", "below 0.01", "below 0.1", "below 1", "1 and more"))
 GAINS = Bins((0.1, 0.5, 1.0, 3.0), ("below 0.1 dB", "below 0.5 dB", "below 1 dB", "below 3 dB", "3 dB and more"))
-PRECISIONS = ("INT8", "fused", "FP16", "float", "FP32")
+PRECISIONS = ("INT8", "fused", "FP16", "float", "FP32", "FP8")
 """Precisions whose colours are the same on every map."""
 FUSED = "fused"
 SAME, CHANGED, REMOVED = 2, 3, 4

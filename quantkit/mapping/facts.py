@@ -11,10 +11,12 @@ from quantkit.mapping.operator_graph import Card, CardKind, OperatorGraph
 from quantkit.mapping.sources import MapSources
 from quantkit.numerics import scale_of
 from quantkit.qdq.grid import Grid, read_grid
-from quantkit.qdq.reader import QUANTIZE, is_dequantized, read_qdq
+from quantkit.qdq.layer_counts import fp8_tensors, operator_types
+from quantkit.qdq.reader import QUANTIZE, is_dequantized, moved_tensors, read_qdq
 from quantkit.qdq.weighted_operators import unreachable_operators
 from quantkit.quantization.scales import rule_threshold
 from quantkit.sensitivity.tensor_errors import QuantizedActivation, estimate_activation_error
+from quantkit.values import QuantizedType
 
 FUSED = ACTIVATIONS | ARITHMETIC | {"BatchNormalization"}
 """Operators that TensorRT computes in the kernel of the INT8 operator before them."""
@@ -72,6 +74,7 @@ class FactCollector:
         self._unreachable = {name: str(reason) for name, reason in unreachable_operators(model.proto).items()}
         self._kernels = sources.kernels
         self._int8: set[int] = set()
+        self._type_of, self._in_fp8 = operator_types(model), fp8_tensors(model)
         self._fused: set[int] = set()
 
     def facts(self, card: Card) -> CardFacts:
@@ -151,7 +154,8 @@ class FactCollector:
         integer = asked and not lacking and (weighted or found.scale is not None or node.op_type in COMMUTING)
         if integer or (node.op_type in COMMUTING and self._is_quantized_behind(card)):
             self._int8.add(card.number or 0)
-            return replace(found, precision="INT8", precision_from="Q/DQ")
+            in_fp8 = weighted and self._type_of(node) is QuantizedType.FP8
+            return replace(found, precision="FP8" if in_fp8 or self._is_fp8(card) else "INT8", precision_from="Q/DQ")
         if not weighted:
             makers = {wiring.makers.get(name) for name in card.reads}
             if node.op_type in FUSED and makers & (self._int8 | self._fused):
@@ -160,6 +164,10 @@ class FactCollector:
             return replace(found, precision=plain, precision_from="Q/DQ")
         why = self._unreachable.get(card.name) or f"no Q/DQ pair before its input: {lacking[0]}"
         return replace(found, precision=plain, precision_from="Q/DQ", reason=why)
+
+    def _is_fp8(self, card: Card) -> bool:
+        """Return whether what a card without weights reads is FP8."""
+        return any(name in self._in_fp8 for read in card.reads for name in moved_tensors(self._graph.wiring, read))
 
     def _is_quantized_behind(self, card: Card) -> bool:
         """Return whether all that reads what a card moves is a QuantizeLinear, which TensorRT moves ahead of it."""
@@ -184,7 +192,7 @@ class FactCollector:
 
 def with_kernel(found: CardFacts, kernel: KernelFacts) -> CardFacts:
     """Return facts with those of the kernel that computes a card, which say more than Q/DQ does."""
-    runs_int8 = kernel.precision == "INT8"
+    runs_int8 = kernel.precision in ("INT8", "FP8")
     return replace(
         found,
         precision=kernel.precision or found.precision,

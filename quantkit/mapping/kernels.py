@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from quantkit.backends.engine_record import EngineRecord
-from quantkit.backends.tensorrt_rtx.compiled import CompiledNetwork, Kernel
+from quantkit.backends.tensorrt_rtx.compiled import QUANTIZED, CompiledNetwork, Kernel
 from quantkit.document import DocumentType
 from quantkit.errors import BackendError
 
@@ -69,9 +69,10 @@ def kernel_precision(kernel: Kernel) -> str:
     """Return the precision of a kernel: of what it multiplies, else of its largest input and of what it writes."""
     largest = sorted(kernel.reads, key=lambda tensor: -tensor.bytes)[:1]  # the others may be scales
     types = kernel.operands if kernel.multiplies else tuple(t.type for t in (*largest, *kernel.writes))
-    if kernel.int8 or (types and set(types) == {"INT8"}):
-        return "INT8"
-    floats = [name for name in types if name != "INT8"]
+    for kind in QUANTIZED:
+        if kernel.multiplies_in(kind) or (types and set(types) == {kind}):
+            return kind
+    floats = [name for name in types if name not in QUANTIZED]
     return floats[0] if floats else ""
 
 

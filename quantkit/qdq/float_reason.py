@@ -18,6 +18,7 @@ class FloatCause(Enum):
     GATE = "part of a gate with single values for each channel (squeeze and excite)"
     DETECTION_HEAD = "detection head"
     FLOAT_OUTPUT = "TensorRT 8 has no INT8 kernel for it that writes float"
+    FP8_KERNEL = "TensorRT has no FP8 kernel for it"
     SLOWER = "INT8 is not faster here:"
     WEIGHTS_COMPUTED = "its weights are computed by other operators"
     WEIGHTS_SPARSE = "its weights are stored as a sparse tensor"
@@ -36,6 +37,7 @@ class FloatCause(Enum):
 REMEDIES: Mapping[FloatCause, str] = {
     FloatCause.EXCLUDED: "leave out some of the exclusions",
     FloatCause.CONV_ONLY: "leave out --policy conv-only",
+    FloatCause.FP8_KERNEL: "quantize it with --type int8; for TensorRT-RTX, which has such kernels, name it: --include",
     FloatCause.SLOWER: "ship the FP16 engine on that GPU, or quantize without its profile",
     FloatCause.WEIGHTS_COMPUTED: "export the model with its weights as initializers",
     FloatCause.WEIGHTS_SPARSE: "export the model with dense weights",

@@ -1,4 +1,4 @@
-"""The grid that a Q or DQ node puts values on: scale, zero point, integer type and axis."""
+"""The grid that a Q or DQ node puts values on: scale, zero point, type of the quantized values, and axis."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from quantkit.numerics import round_to_e4m3
+from quantkit.values import QuantizedType
 
 if TYPE_CHECKING:
     from quantkit.qdq.reader import QdqGraph, QdqNode
@@ -16,8 +19,8 @@ if TYPE_CHECKING:
 class Grid:
     """Scale and zero point of a Q or DQ node, None if the network computes them.
 
-    type: of the integers, empty if unknown. axis: of the scales, if there is one per channel. block: elements that
-    share a scale along the axis; 0: all. names: of scale and zero point.
+    type: of the quantized values, empty if unknown. axis: of the scales, if there is one per channel. block: elements
+    that share a scale along the axis; 0: all. names: of scale and zero point.
     """
 
     type: str
@@ -51,6 +54,8 @@ class Grid:
         uint8 around 128 is int8 around 0: the same values under another name.
         """
         zero = {"int8": 0, "uint8": 128}.get(self.type)
+        if self.type == QuantizedType.FP8.stored:
+            return "it is quantized to FP8, and a table holds scales of INT8"
         if zero is None:
             return f"its integers are {self.type or 'of an unknown type'}"
         if self.scale is None or self.zero is None:
@@ -63,7 +68,7 @@ class Grid:
         return scale if 0.0 < scale < float("inf") else f"its scale is {scale}"
 
     def round_trip(self, values: Array) -> Array:
-        """Return what Q and DQ make of values: rounded half to even, clipped to the range of the integers."""
+        """Return what Q and DQ make of values: rounded half to even, clipped to the range of the type."""
         assert self.scale is not None
         assert self.zero is not None
         shape = [1] * values.ndim
@@ -71,6 +76,9 @@ class Grid:
             shape[self.axis] = -1
         scale, zero = self.scale.astype(np.float32).reshape(shape), np.broadcast_to(self.zero, self.scale.shape)
         offset = zero.astype(np.float32).reshape(shape)
+        if self.type == QuantizedType.FP8.stored:
+            rounded: Array = round_to_e4m3(values.astype(np.float32, copy=False) / scale) * scale
+            return rounded
         low, high = integer_limits(self.type)
         codes = np.clip(np.rint(values.astype(np.float32, copy=False) / scale) + offset, low, high)
         result: Array = (codes - offset) * scale
@@ -83,7 +91,7 @@ def read_grid(node: QdqNode, graph: QdqGraph) -> Grid:
     return Grid(
         node.stored,
         node.scale,
-        None if zero is None else zero.astype(np.int64),
+        None if zero is None else np.nan_to_num(zero, nan=1.0).astype(np.int64),
         node.axis,
         node.block,
         (node.scale_name, node.zero_name),

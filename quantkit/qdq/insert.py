@@ -13,6 +13,7 @@ from quantkit.graph.opset import raise_opset
 from quantkit.qdq.insertion import QuantizedNetwork, WeightForm, insert_pairs, refuse_nothing_quantized
 from quantkit.qdq.placement import Choices, Placement, place_pairs
 from quantkit.qdq.weighted_operators import unreachable_operators
+from quantkit.values import QuantizedType
 
 if TYPE_CHECKING:
     import onnx
@@ -21,6 +22,8 @@ LEAST_OPSET = 13
 """The first opset with per-channel QuantizeLinear."""
 LEAST_HALF_OPSET = 19
 """The first opset whose QuantizeLinear reads float16."""
+LEAST_FP8_OPSET = 19
+"""The first opset with FLOAT8E4M3FN."""
 
 
 def is_half(model: Model) -> bool:
@@ -32,20 +35,22 @@ def is_half(model: Model) -> bool:
 def insert_qdq(
     model: Model, scales: Mapping[str, float], choices: Choices | None = None, form: WeightForm = WeightForm.FLOAT
 ) -> QuantizedNetwork:
-    """Insert Q/DQ pairs into a copy of a model. scales: tensor → scale, as a calibration table has them.
+    """Insert Q/DQ pairs into a copy of a model. scales: tensor → scale for the type that is chosen.
 
     ModelError if nothing gets a pair, the opset is too old and cannot be converted, or a weight is not finite.
     """
-    if model.opset < LEAST_OPSET:
+    quantized_type = (choices or Choices()).type
+    least = LEAST_OPSET if quantized_type is QuantizedType.INT8 else LEAST_FP8_OPSET
+    if model.opset < least:
         refuse_nothing_quantized(model, place_in(model.proto, index_graph(model.proto), scales, choices))
-    proto = with_least_opset(model, LEAST_OPSET)
+    proto = with_least_opset(model, least)
     wires = index_graph(proto)
     if "float16" in wires.types.values() and default_opset(proto) < LEAST_HALF_OPSET:
         proto = raise_opset(model, LEAST_HALF_OPSET)
         wires = index_graph(proto)
     placement = place_in(proto, wires, scales, choices)
     refuse_nothing_quantized(model, placement)
-    return insert_pairs(model, proto, wires, placement, scales, form)
+    return insert_pairs(model, proto, wires, placement, scales, form, quantized_type)
 
 
 def place_in(

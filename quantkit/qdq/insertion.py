@@ -2,12 +2,13 @@
 
 An activation has one pair, which all of its quantized readers share. Weights that several operators read have one for
 each of them, with the same scales: TensorRT 8.6 runs operators that share it in float (measured; TensorRT-RTX does
-not). Activations have one scale, weights one for each output channel: max|w|/127. Biases and graph outputs stay as they
-are.
+not). Activations have one scale, weights one for each output channel: max|w|/127, in FP8 max|w|/448. Biases and graph
+outputs stay as they are.
 
     weights    in the file                                 size        what TensorRT and onnxruntime compute
     float      float initializer → Q → DQ                  unchanged   both the same, bit for bit
     int8       INT8 initializer → DQ                       a quarter
+    fp8        FLOAT8E4M3FN initializer → DQ               a quarter
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ from quantkit.graph.names import tensor_names, unique_name
 from quantkit.graph.operators import scale_axis
 from quantkit.graph.subgraphs import captured_names
 from quantkit.graph.weights import weight_values
-from quantkit.numerics import LEVELS
+from quantkit.numerics import e4m3_codes
 from quantkit.qdq.float_reason import FloatCause, FloatReason, remedy_for
 from quantkit.qdq.placement import Placement
 from quantkit.qdq.shared_scales import apply_shared_scales
-from quantkit.values import NamedChoice
+from quantkit.values import NamedChoice, QuantizedType
 
 if TYPE_CHECKING:
     import onnx
@@ -44,6 +45,12 @@ class WeightForm(NamedChoice):
 
     FLOAT = "float"
     INT8 = "int8"
+    FP8 = "fp8"
+
+    @classmethod
+    def stored_as(cls, quantized_type: QuantizedType) -> WeightForm:
+        """Return the form that holds the codes of a type."""
+        return cls.INT8 if quantized_type is QuantizedType.INT8 else cls.FP8
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +74,15 @@ def insert_pairs(
     placement: Placement,
     scales: Mapping[str, float],
     form: WeightForm = WeightForm.FLOAT,
+    quantized_type: QuantizedType = QuantizedType.INT8,
 ) -> QuantizedNetwork:
     """Insert pairs into a copy of `proto`, which is the model's or a converted one and is indexed by `wires`.
 
-    scales: activation → scale. External weights stay in their file unless they become INT8. ModelError if a weight is
-    not finite.
+    scales: activation → scale. External weights stay in their file unless they are stored in 8 bits. ModelError if a
+    weight is not finite.
     """
-    editor = PairInserter(model, proto, wires, apply_shared_scales(scales, placement.scale_of), form)
+    shared = apply_shared_scales(scales, placement.scale_of)
+    editor = PairInserter(model, proto, wires, shared, form, quantized_type)
     for number, node in enumerate(wires.nodes):
         editor.copy(node, placement.inputs.get(number, ()))
     return QuantizedNetwork(editor.finished(), editor.pairs, editor.weights, placement.left)
@@ -98,9 +107,16 @@ class PairInserter:
     """A copy of a network in progress: nodes with Q/DQ pairs before their inputs, one pair for each tensor."""
 
     def __init__(
-        self, model: Model, proto: onnx.ModelProto, wires: GraphIndex, scales: Mapping[str, float], form: WeightForm
+        self,
+        model: Model,
+        proto: onnx.ModelProto,
+        wires: GraphIndex,
+        scales: Mapping[str, float],
+        form: WeightForm,
+        quantized_type: QuantizedType,
     ) -> None:
         self._model, self._proto, self._wires, self._scales, self._form = model, proto, wires, scales, form
+        self._type = quantized_type
         self._names = tensor_names(proto.graph)
         self._node_names = {node.name for node in proto.graph.node}
         self._made: dict[str, str] = {}
@@ -127,7 +143,7 @@ class PairInserter:
         graph = made.graph
         graph.CopyFrom(copy_without(self._proto.graph, "node", "initializer"))
         graph.node.extend(self._nodes)
-        stored = self.weights.keys() if self._form is WeightForm.INT8 else set()
+        stored = self.weights.keys() if self._form is not WeightForm.FLOAT else set()
         read = {name for node in graph.node for name in (*node.input, *captured_names(node))}
         read.update(value.name for value in (*graph.input, *graph.output))
         for weight in self._proto.graph.initializer:
@@ -157,16 +173,14 @@ class PairInserter:
         return self._dequantized(name, axis, inputs)
 
     def _weight_inputs(self, name: str, weight: onnx.TensorProto, axis: int | None) -> list[str]:
-        """Add the scales of a weight, and its values if they are stored as INT8; return what its first node reads."""
-        from onnx import numpy_helper
-
+        """Add the scales of a weight, and its codes if they are stored; return what its first node reads."""
         values, tag = self._values(weight), axis_tag(axis)
-        scales = channel_scales(values, axis)
+        scales = channel_scales(values, axis, self._type)
         if self._form is WeightForm.FLOAT:
             return [name, *self._parameters(name, tag, scales)]
         stored = self._fresh(f"{name}_quantized{tag}")
-        codes = np.ascontiguousarray(int8_codes(values, scales, axis), np.int8)
-        self._initializers.append(numpy_helper.from_array(codes, stored))
+        codes = weight_codes(values, scales, axis, self._type)
+        self._initializers.append(codes_tensor(codes, self._type, stored))
         return [stored, *self._parameters(name, tag, scales)]
 
     def _pair(self, name: str, scale: Array) -> str:
@@ -188,7 +202,7 @@ class PairInserter:
         names = [self._fresh(f"{name}_scale{tag}"), self._fresh(f"{name}_zero_point{tag}")]
         self._initializers += [
             numpy_helper.from_array(np.asarray(scale), names[0]),
-            numpy_helper.from_array(np.zeros(np.shape(scale), np.int8), names[1]),
+            codes_tensor(np.zeros(np.shape(scale), np.uint8), self._type, names[1]),
         ]
         return names
 
@@ -221,11 +235,22 @@ def axis_tag(axis: int | None) -> str:
     return "" if axis is None else f"_{axis}"
 
 
-def channel_scales(values: Array, axis: int | None) -> Array:
-    """Return max|w|/127 of every output channel in the type of the weight; the least normal number where that is 0."""
+def codes_tensor(codes: Array, quantized_type: QuantizedType, name: str) -> onnx.TensorProto:
+    """Return the codes of quantized values, one byte each, as a tensor of their type."""
+    from onnx import TensorProto, helper
+
+    kind = TensorProto.DataType.Value(quantized_type.stored.upper())
+    return helper.make_tensor(name, kind, codes.shape, np.ascontiguousarray(codes).tobytes(), raw=True)
+
+
+def channel_scales(values: Array, axis: int | None, quantized_type: QuantizedType = QuantizedType.INT8) -> Array:
+    """Return max|w|/127 of every output channel in the type of the weight; the least normal number where that is 0.
+
+    In FP8 it is max|w|/448.
+    """
     others = None if axis is None else tuple(d for d in range(values.ndim) if d != axis)
     largest = np.abs(values.astype(np.float32, copy=False)).max(axis=others, initial=0.0)
-    return raise_to_normal(largest / np.float32(LEVELS), values.dtype.type)
+    return raise_to_normal(largest / np.float32(quantized_type.largest), values.dtype.type)
 
 
 def raise_to_normal(scale: Array, dtype: type[np.floating[Any]]) -> Array:
@@ -234,14 +259,18 @@ def raise_to_normal(scale: Array, dtype: type[np.floating[Any]]) -> Array:
     return result
 
 
-def int8_codes(values: Array, scales: Array, axis: int | None) -> Array:
-    """Return the INT8 values of a weight as QuantizeLinear computes them: half to even, −128 … 127.
+def weight_codes(
+    values: Array, scales: Array, axis: int | None, quantized_type: QuantizedType = QuantizedType.INT8
+) -> Array:
+    """Return the codes of a weight as QuantizeLinear computes them, half to even: int8, or uint8 with the bits of FP8.
 
     float16 is divided in float32, as onnxruntime does: a quotient that is first rounded to float16 is rounded twice.
     """
     shape = [1] * values.ndim
     if axis is not None:
         shape[axis] = -1
-    codes = np.rint(values.astype(np.float32, copy=False) / scales.astype(np.float32, copy=False).reshape(shape))
-    result: Array = np.clip(codes, -128, 127).astype(np.int8)
+    quotients = values.astype(np.float32, copy=False) / scales.astype(np.float32, copy=False).reshape(shape)
+    if quantized_type is QuantizedType.FP8:
+        return e4m3_codes(quotients)
+    result: Array = np.clip(np.rint(quotients), -128, 127).astype(np.int8)
     return result

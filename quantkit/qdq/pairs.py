@@ -22,12 +22,13 @@ from quantkit.graph.operators import QDQ_DOMAINS
 from quantkit.graph.subgraphs import subgraphs
 from quantkit.qdq.grid import Grid, read_grid
 from quantkit.qdq.reader import QdqGraph, QdqNode, is_qdq, read_qdq
+from quantkit.values import QuantizedType
 
 if TYPE_CHECKING:
     import onnx
 
-STORED = frozenset({"int8", "uint8", "int16", "uint16", "int32"})
-"""Integer types of weights that can be restored to float."""
+STORED = frozenset({"int8", "uint8", "int16", "uint16", "int32", QuantizedType.FP8.stored})
+"""Types of stored weights that can be restored to float."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from quantkit.qdq.grid import Grid
 from quantkit.qdq.pairs import FoundPairs, find_pairs
 from quantkit.qdq.reader import is_qdq
 from quantkit.qdq.stored_weights import restore_weights
+from quantkit.values import QuantizedType
 
 if TYPE_CHECKING:
     import onnx
@@ -41,7 +42,8 @@ if TYPE_CHECKING:
 FLOATS = frozenset({"float32", "float16"})
 FLOAT, COUNTERPART = "|float", "|counterpart"
 """Suffixes of names that the file lacks: of float tensors, and of the float counterpart of a layer."""
-INTEGERS = re.compile(r"u?int\d+")
+QUANTIZED = re.compile(rf"u?int\d+|{QuantizedType.FP8.stored}")
+"""The types that pairs of a layer may have."""
 BIAS = "int32"
 """The type of quantized biases, which do not count as weights."""
 LAST = -1
@@ -103,7 +105,7 @@ class PartialQuantization:
         self._wiring = wire_graph(self._graph)
         self._bare = copy_without(quantized.proto, "graph")  # without weights: a variant copies only its own
         self._bare.graph.CopyFrom(copy_without(self._graph, "initializer"))
-        found = integer_pairs(find_pairs(quantized))
+        found = quantized_pairs(find_pairs(quantized))
         self.left: Mapping[str, str] = found.left
         restored = restore_weights(quantized, found.stored)
         self._taken = tensor_names(self._graph)
@@ -324,9 +326,9 @@ class PartialQuantization:
         return found
 
 
-def integer_pairs(found: FoundPairs) -> FoundPairs:
-    """Return the pairs with integer types only; the others stay in every variant."""
-    other = {p.quantized: f"its values are {p.grid.type}" for p in found.pairs if not INTEGERS.fullmatch(p.grid.type)}
+def quantized_pairs(found: FoundPairs) -> FoundPairs:
+    """Return the pairs with integer types and FP8 only; the others stay in every variant."""
+    other = {p.quantized: f"its values are {p.grid.type}" for p in found.pairs if not QUANTIZED.fullmatch(p.grid.type)}
     pairs = tuple(pair for pair in found.pairs if pair.quantized not in other)
     return FoundPairs(pairs, found.stored, {**found.left, **other})
 

@@ -19,6 +19,8 @@ kept apart if they differ by more than a factor of two, which would cost a bit o
     conv-only   less: of the weighted operators only convolutions
     all         products of two activations (attention), gates, the inputs of Softmax, LayerNormalization, Sigmoid and
                 other activations, and both inputs of every Add and Mul
+
+In FP8 the operators are those with FP8 kernels (`missing_fp8_kernel`); policy `all` adds products and Adds.
 """
 
 from __future__ import annotations
@@ -40,13 +42,18 @@ from quantkit.graph.operators import (
     ONNX_DOMAINS,
     WEIGHTED,
 )
-from quantkit.numerics import LEVELS
 from quantkit.qdq.detection_heads import find_detection_heads
 from quantkit.qdq.float_reason import FloatCause, FloatReason
 from quantkit.qdq.gates import gate_nodes
 from quantkit.qdq.shared_scales import apply_shared_scales, find_shared_scales, move_sources, scale_sharing_nodes
-from quantkit.qdq.weighted_operators import DEPTHWISE, FLOAT_OUTPUT_FROM, narrow_kind, writes_int8
-from quantkit.values import NamedChoice
+from quantkit.qdq.weighted_operators import (
+    DEPTHWISE,
+    FLOAT_OUTPUT_FROM,
+    missing_fp8_kernel,
+    narrow_kind,
+    writes_int8,
+)
+from quantkit.values import NamedChoice, QuantizedType
 
 if TYPE_CHECKING:
     import onnx
@@ -77,6 +84,8 @@ class Choices:
     """Nodes that stay float because INT8 is not faster on a certain GPU → that reason."""
     tensorrt: int | None = None
     """The major version of TensorRT that the network is for; None: the newest."""
+    type: QuantizedType = QuantizedType.INT8
+    """The type that tensors are quantized to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +109,9 @@ class PairPlacer:
     """The decisions in progress: weighted operators first, then backward what depends on the operators behind it."""
 
     def __init__(self, wires: GraphIndex, scales: Mapping[str, float], choices: Choices) -> None:
-        self._wires, self._choices = wires, choices
-        self._heads = find_detection_heads(wires, {name: scale * LEVELS for name, scale in scales.items()})
+        self._wires, self._choices, self._fp8 = wires, choices, choices.type is QuantizedType.FP8
+        ranges = {name: scale * choices.type.largest for name, scale in scales.items()}
+        self._heads = find_detection_heads(wires, ranges)
         self._gates = gate_nodes(wires)
         self._float = {n for n in range(len(wires.nodes)) if self._kept(n)}
         self._own = scales
@@ -217,6 +227,10 @@ class PairPlacer:
         if number in self._heads and not self._lets_silu_fuse(number):
             return FloatReason(FloatCause.DETECTION_HEAD, f"({self._heads[number]})")
         policy = self._choices.policy
+        if self._fp8 and node.op_type in CONVOLUTIONS:
+            weight = self._wires.weights.get(node.input[1])
+            if missing := missing_fp8_kernel(node, None if weight is None else tuple(weight.dims)):
+                return FloatReason(FloatCause.FP8_KERNEL, missing)
         if policy is Policy.CONV_ONLY and node.op_type in WEIGHTED - CONVOLUTIONS:
             return FloatReason(FloatCause.CONV_ONLY)
         if policy is not Policy.ALL:
@@ -242,7 +256,7 @@ class PairPlacer:
         if self._is_wanted(number) and (places := self._everything(number)):
             return places
         if node.op_type in AVERAGE_POOLS:
-            return (0,)
+            return () if self._fp8 else (0,)
         return skip_inputs(self._wires, number, self._inputs) if node.op_type == "Add" else ()
 
     def _gains(self, number: int) -> bool:
@@ -262,10 +276,10 @@ class PairPlacer:
     def _everything(self, number: int) -> tuple[int, ...]:
         """Return the inputs to which policy `all` adds pairs."""
         node = self._wires.nodes[number]
-        if node.op_type in NORMALIZING | CURVED:
+        if node.op_type in NORMALIZING | CURVED and not self._fp8:
             fused = node.op_type not in NORMALIZING and self._fuses(node.input[0])
             return (0,) if self._wires.activations(number) and not fused else ()
-        if node.op_type in ("Add", "Mul"):
+        if node.op_type == "Add" or (node.op_type == "Mul" and not self._fp8):
             if node.op_type == "Mul" and any(self._fuses(name) for name in self._wires.activations(number)):
                 return ()  # x·sigmoid(x), fused behind the operator that makes x
             skip = skip_inputs(self._wires, number, self._inputs) if node.op_type == "Add" else ()

@@ -18,6 +18,7 @@ from quantkit.graph.model import DTYPES, Model, dtype_name, node_name
 from quantkit.graph.operators import DEQUANTIZED_BEFORE, ONNX_DOMAINS, QDQ, QDQ_DOMAINS
 from quantkit.graph.subgraphs import all_nodes
 from quantkit.graph.weights import stored_values
+from quantkit.values import QuantizedType
 
 if TYPE_CHECKING:
     import onnx
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from quantkit.values import Array
 
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
+KNOWN_TYPES = frozenset(DTYPES.values()) | {QuantizedType.FP8.stored}
 FLOAT_SCALES = frozenset({"float32", "float16", "bfloat16"})
 DEFAULT_AXIS = 1
 """The axis of QuantizeLinear and DequantizeLinear without the attribute."""
@@ -175,7 +177,7 @@ def read_qdq_node(
         stored=stored,
         scale_type=scale_type,
         scale=stored_values(model, weights, node.input[1]) if scale_type in FLOAT_SCALES else None,
-        zero=stored_values(model, weights, zero_name) if types.get(zero_name, "") in DTYPES.values() else None,
+        zero=stored_values(model, weights, zero_name) if types.get(zero_name, "") in KNOWN_TYPES else None,
         axis=numbers.get("axis", DEFAULT_AXIS),
         block=numbers.get("block_size", 0),
     )

@@ -17,6 +17,7 @@ from quantkit.graph.weights import stored_tensors, weight_values
 from quantkit.numerics import LEVELS
 from quantkit.qdq.grid import Grid
 from quantkit.qdq.removal import LostGrid
+from quantkit.values import QuantizedType
 
 if TYPE_CHECKING:
     import onnx
@@ -54,7 +55,10 @@ def weights_with_axis(node: onnx.NodeProto, known: Mapping[str, onnx.TensorProto
 
 
 def largest_deviation(grid: Grid, values: Array, axis: int) -> float:
-    """Return the largest |scale/(max|w|/127) − 1| of the channels along `axis` that are not zero throughout."""
+    """Return the largest |scale/(max|w|/127) − 1| of the channels along `axis` that are not zero throughout.
+
+    In FP8 it is max|w|/448.
+    """
     assert grid.scale is not None
     assert grid.zero is not None
     if (grid.zero != (128 if grid.type == "uint8" else 0)).any():
@@ -65,4 +69,5 @@ def largest_deviation(grid: Grid, values: Array, axis: int) -> float:
     largest = np.abs(values).max(axis=others, initial=0.0).astype(np.float64)
     live = largest > 0
     scale = np.broadcast_to(grid.scale.reshape(-1).astype(np.float64), largest.shape)
-    return float(np.abs(scale[live] * LEVELS / largest[live] - 1).max(initial=0.0))
+    most = QuantizedType.FP8.largest if grid.type == QuantizedType.FP8.stored else LEVELS
+    return float(np.abs(scale[live] * most / largest[live] - 1).max(initial=0.0))

@@ -8,12 +8,16 @@ operators of other domains with weights            float
 integer operators of ONNX and onnxruntime          as they are
 
 Some convolutions have INT8 kernels in TensorRT 8 that write INT8 alone: docs/decisions/0018-kernels-that-write-int8.md.
+FP8 kernels of TensorRT 10 and later, by modelopt's exporter (modelopt/onnx/quantization/fp8.py) and NVIDIA/TensorRT
+issue 3987: Gemm and MatMul; Conv with at least 16 input and output channels, of equal remainders by 16, and at most 32
+taps. TensorRT-RTX 1.7 has them for every Conv (measured): docs/decisions/0022-fp8.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING
 
 from quantkit.graph.dependencies import constant_tensors
@@ -42,6 +46,8 @@ FLOAT_OUTPUT_FROM = 10
 DEPTHWISE = "depthwise"
 FEW_CHANNELS = 3
 """The most input channels of convolutions that have special kernels: those of images."""
+FP8_CHANNELS, FP8_TAPS = 16, 32
+"""The fewest channels, and the most taps, of convolutions that have FP8 kernels."""
 FLOATS = frozenset({"float16", "float32", "float64", "bfloat16"})
 
 
@@ -163,3 +169,24 @@ def writes_int8(
         if not residual or not writes_int8(wires, node.output[0], quantized, fused):
             return False
     return True
+
+
+def missing_fp8_kernel(node: onnx.NodeProto, weight: Sequence[int | None] | None) -> str:
+    """Return why TensorRT has no FP8 kernel for a weighted operator, in brackets; empty if it has one.
+
+    weight: the shape of the weights; None for a product of two activations.
+    """
+    if node.op_type == "ConvTranspose":
+        return f"({node.op_type})"
+    if node.op_type != "Conv" or weight is None:
+        return ""
+    outputs, inputs, *kernel = (size or 0 for size in weight)
+    if inputs == 1 and any(a.name == "group" and a.i > 1 for a in node.attribute):
+        return "(depthwise)"
+    if inputs < FP8_CHANNELS:
+        return f"({inputs} input channels)"
+    if outputs < FP8_CHANNELS:
+        return f"({outputs} output channels)"
+    if inputs % FP8_CHANNELS != outputs % FP8_CHANNELS:
+        return f"({inputs} and {outputs} channels, of different remainders by {FP8_CHANNELS})"
+    return f"({prod(kernel)} taps)" if prod(kernel) > FP8_TAPS else ""

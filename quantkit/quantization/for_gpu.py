@@ -13,10 +13,10 @@ from quantkit.gpu_profile.split import ProfiledSplit, split_network
 from quantkit.graph import Model
 from quantkit.graph.index import index_graph
 from quantkit.graph.shape_inference import shapes_for_inputs
-from quantkit.numerics import LEVELS
 from quantkit.qdq.float_reason import FloatCause, FloatReason
 from quantkit.qdq.placement import Choices, Policy, place_pairs
 from quantkit.tensorrt_version import parse_version
+from quantkit.values import QuantizedType
 
 if TYPE_CHECKING:
     from quantkit.quantization.options import QuantizeOptions
@@ -67,9 +67,9 @@ def choose_for_gpu(
     return GpuChoices(replace(choices, slower=slower), split_notes(split, profile, weighted, batch, options))
 
 
-def largest_scales(statistics: Statistics) -> dict[str, float]:
+def largest_scales(statistics: Statistics, quantized_type: QuantizedType) -> dict[str, float]:
     """Return tensor → the scale that takes in all of its values."""
-    return {name: histogram.amax / LEVELS for name, histogram in statistics.histograms.items()}
+    return {name: histogram.amax / quantized_type.largest for name, histogram in statistics.histograms.items()}
 
 
 def split_notes(

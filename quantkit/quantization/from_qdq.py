@@ -173,7 +173,7 @@ def kept_changes_text(metadata: Mapping[str, str], name: str) -> str:
         return f"{error.problem}: which repairs the plain model keeps is unknown"
     parts = [f"its repairs ({', '.join(record.repairs)})"] if record.repairs else []
     parts += ["FP16"] if record.fp16 else []
-    parts += ["weights rounded to INT8"] if record.weights == "int8" else []
+    parts += [f"weights rounded to {record.weights.upper()}"] if record.weights in ("int8", "fp8") else []
     if not parts:
         return ""
     return f"the plain model is not the one before quantization, because it keeps {', '.join(parts)}"

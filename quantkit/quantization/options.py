@@ -13,7 +13,7 @@ from quantkit.qdq.insertion import WeightForm
 from quantkit.qdq.placement import Policy
 from quantkit.rules import DEFAULT_RULE
 from quantkit.tensorrt_version import DEFAULT_VERSION, installed_number, number_text, parse_version
-from quantkit.values import check_number
+from quantkit.values import QuantizedType, check_number
 
 if TYPE_CHECKING:
     import os
@@ -25,11 +25,16 @@ MOST_BATCH = 65_536
 FLOAT_WEIGHTS_BELOW = 10
 """TensorRT before 10 fails on INT8 weights of matrix products (measured with 8.6: docs/decisions/0010-qdq.md)."""
 
+FP8_FROM = 10
+"""The first TensorRT with FP8: NvInfer.h of 8.6.1 says that kFP8 "is not supported yet"."""
+
 
 @dataclass(frozen=True, slots=True)
 class QuantizeOptions:
     """Options of `quantize`. The defaults suit most networks."""
 
+    type: QuantizedType = QuantizedType.INT8
+    """The type that tensors are quantized to; FP8 needs TensorRT 10."""
     rule: str | Rule = DEFAULT_RULE
     """How scales come from statistics; `best` chooses for every tensor."""
     policy: Policy = Policy.TENSORRT
@@ -38,7 +43,7 @@ class QuantizeOptions:
     include: tuple[str, ...] = ()
     """Nodes that are quantized although the policy keeps them float."""
     weights: WeightForm | None = None
-    """How weights are stored; None: INT8 for TensorRT 10 and newer, float before."""
+    """How weights are stored; None: in the type for TensorRT 10 and newer, float before."""
     fp16: bool = False
     """Convert the rest of the network to FP16: TensorRT 11 has no flag for that."""
     repairs: tuple[str, ...] | None = None
@@ -53,9 +58,11 @@ class QuantizeOptions:
     force: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "type", QuantizedType.named(self.type))
         object.__setattr__(self, "policy", Policy.named(self.policy))
         if self.weights is not None:
             object.__setattr__(self, "weights", WeightForm.named(self.weights))
+        self._check_type()
         if self.fp16 and self.major < FLOAT_WEIGHTS_BELOW:
             raise UsageError(
                 f"TensorRT {self.major} enables FP16 by a flag, and does not support float16 Q/DQ",
@@ -70,12 +77,25 @@ class QuantizeOptions:
                 raise UsageError("--for-batch is for a GPU profile, and none is given", remedy="give both, or none")
         check_number("min_coverage", self.min_coverage, 0.0, 1.0, whole=False)
 
+    def _check_type(self) -> None:
+        """Raise UsageError for weights of another type, and for a TensorRT without FP8."""
+        if self.weights not in (None, WeightForm.FLOAT, WeightForm.stored_as(self.type)):
+            raise UsageError(
+                f"weights are stored as {self.weights.value}, but the type is {self.type.value}",
+                remedy=f"give --weights {self.type.value} or float, or leave it out",
+            )
+        if self.type is QuantizedType.FP8 and self.major < FP8_FROM:
+            raise UsageError(
+                f"TensorRT {self.major} has no FP8: its NvInfer.h says that kFP8 is not supported yet",
+                remedy=f"give --type int8, or --tensorrt-version {FP8_FROM}.0 or newer",
+            )
+
     @property
     def form(self) -> WeightForm:
         """How weights are stored, resolved. UsageError if the TensorRT version is invalid."""
         if self.weights is not None:
             return self.weights
-        return WeightForm.FLOAT if self.major < FLOAT_WEIGHTS_BELOW else WeightForm.INT8
+        return WeightForm.FLOAT if self.major < FLOAT_WEIGHTS_BELOW else WeightForm.stored_as(self.type)
 
     @property
     def major(self) -> int:
@@ -90,6 +110,7 @@ class QuantizeOptions:
 class QuantizeFields(DataFields, total=False):
     """The keywords of `quantize` that are fields of `QuantizeOptions`."""
 
+    type: QuantizedType | str
     rule: str | Rule
     policy: Policy | str
     exclude: str | Sequence[str]

@@ -29,7 +29,7 @@ from quantkit.progress import Phases, as_phases
 from quantkit.provenance import with_digest
 from quantkit.qdq.insert import insert_qdq, is_half
 from quantkit.qdq.insertion import QuantizedNetwork, WeightForm
-from quantkit.qdq.int8_count import count_int8_layers
+from quantkit.qdq.layer_counts import count_fp8_layers, count_int8_layers
 from quantkit.qdq.placement import Choices
 from quantkit.qdq.reader import has_qdq
 from quantkit.qdq.removal import describe_way_back
@@ -61,7 +61,7 @@ from quantkit.rewrites.divided_products import divide_products
 from quantkit.rewrites.fold_batch_norm import fold_batch_norms
 from quantkit.rewrites.fp16 import convert_to_fp16
 from quantkit.staging import claimed_outputs, staged_files
-from quantkit.values import checked_options
+from quantkit.values import QuantizedType, checked_options
 
 if TYPE_CHECKING:
     import onnx
@@ -156,11 +156,13 @@ def quantize_in_memory(
         coverage=scales.coverage,
         folded=folded,
         form=form,
+        type=options.type,
         repairs=prepared.repairs,
         opset=default_opset(proto),
         notes=notes,
         files=(),
         int8_layers=count_int8_layers(replace(source, proto=proto, sha256="")),
+        fp8_layers=count_fp8_layers(replace(source, proto=proto, sha256="")),
         trial=trial,
     )
 
@@ -169,7 +171,7 @@ def placement_choices(options: QuantizeOptions, network: Model) -> Choices:
     """Return the choices about what is quantized, with nodes by name. UsageError."""
     excluded = select_nodes(options.exclude, network, "--exclude")
     included = select_nodes(options.include, network, "--include")
-    return Choices(options.policy, excluded, included, tensorrt=options.major)
+    return Choices(options.policy, excluded, included, tensorrt=options.major, type=options.type)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +211,10 @@ def prepare_model(
 ) -> PreparedModel:
     """Apply repairs, and choose scales. StaleError, TableError, UsageError."""
     if given.table is not None:
+        if options.type is not QuantizedType.INT8:
+            raise UsageError(
+                "a calibration table holds scales of INT8", remedy="give --stats or --data for FP8, or --type int8"
+            )
         if given.statistics is not None or given.data is not None:
             raise UsageError(
                 "the scales of a table are used verbatim, without statistics and data", remedy="give one of the two"
@@ -218,10 +224,10 @@ def prepare_model(
         fitted = choose_for_gpu(network, scales.scales, choices, options)
         return PreparedModel(network, scales, {}, fitted.choices, fitted.notes)
     known, name = resolve_statistics(source, given, network, choices, phase)
-    names = resolve_repairs(options.repairs, statistics=True, data=given.data is not None)
-    fitted = choose_for_gpu(network, largest_scales(known), choices, options)
+    names = resolve_repairs(options.repairs, statistics=True, data=given.data is not None, quantized_type=options.type)
+    fitted = choose_for_gpu(network, largest_scales(known, options.type), choices, options)
     choices, notes = fitted.choices, fitted.notes
-    if options.repairs is None and given.data is not None:
+    if options.repairs is None and given.data is not None and options.type is QuantizedType.INT8:
         chosen = choose_repairs(network, known, given.data, choices, options.rule, phase)
         made, notes = chosen.made, (*notes, chosen.text)
     else:
@@ -229,7 +235,7 @@ def prepare_model(
     if made.collected_again and given.statistics is not None:
         name = "the data, collected again after its repairs,"
     phase("choosing scales")
-    chosen_scales = scales_by_rule(made.statistics, options.rule, name)
+    chosen_scales = scales_by_rule(made.statistics, options.rule, name, options.type)
     return PreparedModel(made.network, chosen_scales, made.done, choices, notes)
 
 
@@ -301,7 +307,7 @@ def finish_model(
         notes.append(
             f"{which} split into two nodes: TensorRT 8.6 would otherwise apply the bounds to quantized integers"
         )
-    if options.form is WeightForm.INT8:
+    if options.form is not WeightForm.FLOAT:
         proto, divided = divide_products(replace(source, proto=proto, sha256=""))
         notes += divided_notes(divided)
     if is_half(source):
@@ -324,6 +330,7 @@ def finish_model(
     record: dict[str, Any] = {
         "quantkit": __version__,
         "model": source.sha256,
+        "type": options.type.value,
         "scales": dict(scales.record),
         "policy": options.policy.value,
         "exclude": list(options.exclude),

@@ -112,7 +112,7 @@ def measure_candidates(
     for way in (way for way in ways if not way.each):
         phase("comparing outputs")
         network = way.made.network
-        scales = scales_by_rule(way.made.statistics, rule, "").scales
+        scales = scales_by_rule(way.made.statistics, rule, "", choices.type).scales
         proto = insert_qdq(network, scales, choices, WeightForm.FLOAT).proto
         candidate = replace(network, proto=proto, sha256="")
         made = {"": NoiseCandidate(lambda made=candidate: made)}  # type: ignore[misc]

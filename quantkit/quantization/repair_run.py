@@ -16,7 +16,6 @@ from quantkit.data.opening import whole_batches
 from quantkit.data.preprocess_choice import AnyPreprocess, choose_spec
 from quantkit.errors import ModelError
 from quantkit.graph import Model, write_model
-from quantkit.numerics import LEVELS
 from quantkit.preprocess import Preprocess
 from quantkit.progress import PhaseProgress, Phases
 from quantkit.qdq.insert import plan_quantization
@@ -95,7 +94,8 @@ def apply_repairs(
 ) -> RepairedNetwork:
     """Apply the repairs `names`. What stays float by `choices` is left alone. UsageError."""
     repairs = repairs_named(names)
-    plan = plan_quantization(network, {name: h.amax / LEVELS for name, h in statistics.histograms.items()}, choices)
+    largest = {name: h.amax / choices.type.largest for name, h in statistics.histograms.items()}
+    plan = plan_quantization(network, largest, choices)
     rounds_weights = any(repair.rounds_weights for repair in repairs)
     unrounded: Model | None = None
     again = False
@@ -103,7 +103,7 @@ def apply_repairs(
     for repair in repairs:
         phase(repair.name)
         observe = None if data is None else tensor_observer(network, data, phase)
-        given = RepairInput(network, statistics, plan, observe, rounds_weights, unrounded, phase)
+        given = RepairInput(network, statistics, plan, choices.type, observe, rounds_weights, unrounded, phase)
         outcome = repair.apply(given)
         done[repair.name] = repair.report(outcome)
         if repair.rounds_weights:

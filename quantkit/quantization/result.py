@@ -13,6 +13,7 @@ from quantkit.qdq.float_reason import FloatReason
 from quantkit.qdq.insertion import WeightForm
 from quantkit.repairs.repair import RepairReport
 from quantkit.table import Coverage
+from quantkit.values import QuantizedType
 from quantkit.view import Block, Remarks, RichDisplay, ViewTable
 
 if TYPE_CHECKING:
@@ -43,6 +44,10 @@ class Quantization(RichDisplay):
     files: tuple[Path, ...]
     int8_layers: tuple[int, int] = (0, 0)
     """Operators with weights that compute in INT8, and all with weights."""
+    type: QuantizedType = QuantizedType.INT8
+    """The type that tensors are quantized to."""
+    fp8_layers: int = 0
+    """Those that compute in FP8."""
     trial: Trial | None = None
     """The outcome of running it once before it was written; None if it was not written."""
     reused: bool = False

@@ -65,6 +65,7 @@ class StoredQuantization:
     repairs: dict[str, RepairReport]
     notes: tuple[str, ...]
     int8_layers: tuple[int, int]
+    fp8_layers: int
     trial: Trial | None
 
 
@@ -105,6 +106,7 @@ def quantization_inputs(
         "network": source.sha256,
         **known,
         "rule": None if table else [rule.name for rule in as_rules(options.rule)],
+        "type": options.type.value,
         "policy": options.policy.value,
         "excluded layers": sorted(options.exclude),
         "included layers": sorted(options.include),
@@ -181,6 +183,7 @@ def record_quantization(made: Quantization, source: Model, inputs: QuantizationI
         repairs=dict(made.repairs),
         notes=made.notes,
         int8_layers=made.int8_layers,
+        fp8_layers=made.fp8_layers,
         trial=made.trial,
     )
     entry = made.proto.metadata_props.add()
@@ -217,6 +220,7 @@ def reuse_quantized(target: Path, inputs: QuantizationInputs | None, options: Qu
     made = Quantization(
         proto=found.proto,
         form=options.form,
+        type=options.type,
         opset=default_opset(found.proto),
         files=saved_files(found.proto, target),
         reused=True,

@@ -15,9 +15,10 @@ from quantkit.errors import StaleError, TableError, UsageError
 from quantkit.graph import Model, watched_tensors
 from quantkit.numerics import scale_of
 from quantkit.preprocess import PRESETS, parse_preprocess, resolve_spec
-from quantkit.rules import Rule, SelectingRule, as_rules
+from quantkit.rules import Rule, SelectingRule, as_rules, rule_in_type
 from quantkit.statistics import Statistics, given_statistics
 from quantkit.table import Coverage, coverage
+from quantkit.values import QuantizedType
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +91,16 @@ def refuse_other_preprocess(known: tuple[Statistics, str], model: Model, asked: 
             )
 
 
-def scales_by_rule(statistics: Statistics, rule: str | Rule, name: str) -> QuantizationScales:
-    """Return the scales that a rule chooses from statistics. UsageError."""
+def scales_by_rule(
+    statistics: Statistics, rule: str | Rule, name: str, quantized_type: QuantizedType = QuantizedType.INT8
+) -> QuantizationScales:
+    """Return the scales that a rule chooses from statistics for a type. UsageError."""
     rules = as_rules(rule)
     if len(rules) != 1:
         raise UsageError(
             "a Q/DQ model needs exactly one rule", remedy="name one, or best, which chooses for every tensor"
         )
-    chosen = rules[0]
+    chosen = rule_in_type(rules[0], quantized_type)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         found = dict(
             zip(
@@ -116,7 +119,7 @@ def scales_by_rule(statistics: Statistics, rule: str | Rule, name: str) -> Quant
         "preprocess": origin.preprocess,
     }
     each = {tensor: who for tensor, (_, who) in found.items()} if isinstance(chosen, SelectingRule) else {}
-    scales = {tensor: scale_of(threshold) for tensor, (threshold, _) in found.items()}
+    scales = {tensor: scale_of(threshold, quantized_type.largest) for tensor, (threshold, _) in found.items()}
     return QuantizationScales(scales, f"{name} by {chosen.name}", record, each, None, statistics)
 
 

@@ -23,7 +23,7 @@ from quantkit.errors import UsageError
 from quantkit.graph.model import Model
 from quantkit.graph.operators import RESHAPING
 from quantkit.graph.shape_inference import infer_types, tensor_shapes
-from quantkit.numerics import LEVELS
+from quantkit.numerics import LEVELS, round_to_e4m3
 from quantkit.repairs.editing import WeightEditor
 from quantkit.repairs.figures import ChannelFigures, channel_figures, improvement_db
 from quantkit.repairs.grams import same_pads
@@ -32,6 +32,7 @@ from quantkit.repairs.half_range import BEYOND
 from quantkit.repairs.linking import Shape
 from quantkit.repairs.repair import Needs, Repair, RepairInput, RepairOutcome
 from quantkit.repairs.weighted_layers import PatchGeometry, WeightedLayer, weighted_layers
+from quantkit.values import QuantizedType
 
 if TYPE_CHECKING:
     import onnx
@@ -45,8 +46,9 @@ def correct_biases(
     channels: Mapping[str, ChannelFigures],
     reference: Model | None = None,
     exclude: Collection[str] = (),
+    quantized_type: QuantizedType = QuantizedType.INT8,
 ) -> RepairOutcome:
-    """Correct the biases of `model` for the rounding of its weights to their grids max|w|/127.
+    """Correct the biases of `model` for the rounding of its weights to their grids max|w|/127, in FP8 max|w|/448.
 
     channels: tensor → figures, of which means and squares are used. reference: the network before its weights were
     changed, for example by adaptive rounding; nodes are matched by name. exclude: nodes that stay float. The
@@ -68,7 +70,7 @@ def correct_biases(
         if reason or figures is None or isinstance(place, str):
             skipped[layer.name] = reason or ""
             continue
-        error = grid_error(editor, layer, origin, before)
+        error = grid_error(editor, layer, origin, before, quantized_type)
         means, squares = column_moments(layer, figures, sizes.get(layer.tensor, ()))
         shift = -np.einsum("grk,gk->gr", error, means).reshape(-1)
         added = add_to_bias(editor, layer, place, shift)
@@ -136,12 +138,20 @@ def locate_bias(editor: WeightEditor, layer: WeightedLayer, sizes: Mapping[str, 
 
 
 def grid_error(
-    editor: WeightEditor, layer: WeightedLayer, origin: WeightEditor | None, before: Mapping[str, WeightedLayer]
+    editor: WeightEditor,
+    layer: WeightedLayer,
+    origin: WeightEditor | None,
+    before: Mapping[str, WeightedLayer],
+    quantized_type: QuantizedType,
 ) -> NDArray[np.float64]:
     """Return Ŵ − W as rows [G, R, K]: the weight on its grid minus the original."""
     weight = editor.values(editor.weight_of(layer.node, layer.place))
     rows, scales = layer.rows(weight).astype(np.float64), layer.scales(weight)[..., None].astype(np.float64)
-    grid = np.clip(np.rint(rows / scales), -LEVELS, LEVELS) * scales
+    if quantized_type is QuantizedType.FP8:
+        scales = scales * LEVELS / quantized_type.largest
+        grid = round_to_e4m3(rows / scales).astype(np.float64) * scales
+    else:
+        grid = np.clip(np.rint(rows / scales), -LEVELS, LEVELS) * scales
     if origin is None:
         return np.asarray(grid - rows)
     match = before.get(layer.name)
@@ -214,7 +224,8 @@ def add_to_bias(
 
 def repair_biases(given: RepairInput) -> RepairOutcome:
     """Correct the biases of the operators that will be quantized."""
-    done = correct_biases(given.network, channel_figures(given.statistics), given.unrounded, given.plan.floats)
+    figures = channel_figures(given.statistics)
+    done = correct_biases(given.network, figures, given.unrounded, given.plan.floats, given.type)
     return replace(done, skipped=given.without_floats(done.skipped))
 
 

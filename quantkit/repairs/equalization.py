@@ -48,4 +48,5 @@ EQUALIZE = Repair(
     basis="predicted",
     apply=repair_by_equalization,
     rescales=True,
+    int8_only="its factors are chosen for the equal steps of INT8, and those of FP8 are relative",
 )

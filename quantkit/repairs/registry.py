@@ -13,6 +13,7 @@ from quantkit.repairs.equalization import EQUALIZE
 from quantkit.repairs.repair import Needs, Repair
 from quantkit.repairs.rounding import ROUND
 from quantkit.repairs.smoothing import SMOOTH
+from quantkit.values import QuantizedType
 
 REPAIRS: tuple[Repair, ...] = (EQUALIZE, SMOOTH, ROUND, BIAS)
 REPAIR_NAMES = tuple(repair.name for repair in REPAIRS)
@@ -35,6 +36,11 @@ def repair_choices(*, remarks: bool = False) -> str:
     groups = [(Needs.DATA, " (these need data)"), (Needs.STATISTICS, "")]
     lists = [(", ".join(repair.name for repair in REPAIRS if repair.needs is needs), note) for needs, note in groups]
     return ", ".join(names + note for names, note in lists if names)
+
+
+def unfit_reason(repair: Repair, quantized_type: QuantizedType) -> str:
+    """Return why a repair does nothing for a type; empty if it knows the type."""
+    return "" if quantized_type is QuantizedType.INT8 else repair.int8_only
 
 
 def parse_repairs(text: str) -> tuple[str, ...]:
@@ -68,16 +74,28 @@ def without_rounding(names: Collection[str] = REPAIR_NAMES) -> tuple[str, ...]:
     return names_of_repairs(repair for repair in repairs_named(names) if not repair.rounds_weights)
 
 
-def resolve_repairs(asked: Sequence[str] | None, *, statistics: bool, data: bool) -> tuple[str, ...]:
-    """Return the repairs that are done: those asked for, by default all that the sources allow.
+def resolve_repairs(
+    asked: Sequence[str] | None,
+    *,
+    statistics: bool,
+    data: bool,
+    quantized_type: QuantizedType = QuantizedType.INT8,
+) -> tuple[str, ...]:
+    """Return the repairs that are done: those asked for, by default all that the sources and the type allow.
 
-    UsageError where one lacks its source.
+    UsageError where one lacks its source, or knows only another type.
     """
     possible = REPAIR_NAMES if data else from_statistics_alone() if statistics else ()
     if asked is None:
-        return possible
+        known = [repair for repair in repairs_named(possible) if not unfit_reason(repair, quantized_type)]
+        return names_of_repairs(known)
     chosen = repairs_named(parse_repairs(",".join(asked) or "none"))
     for repair in chosen:
+        if why := unfit_reason(repair, quantized_type):
+            raise UsageError(
+                f"the repair {repair.name!r} is for INT8: {why}",
+                remedy="leave it out; bias is for every type, and none for no repair",
+            )
         if repair.name not in possible:
             needs = "statistics or data" if repair.needs is Needs.STATISTICS else "the data"
             raise UsageError(f"the repair {repair.name!r} needs {needs}", remedy="give --data, or leave the repair out")

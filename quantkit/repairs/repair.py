@@ -15,6 +15,7 @@ import numpy as np
 
 from quantkit.progress import Phases
 from quantkit.repairs.figures import ChannelFigures, channel_figures
+from quantkit.values import QuantizedType
 
 if TYPE_CHECKING:
     import onnx
@@ -40,7 +41,7 @@ class Needs(Enum):
 class RepairInput:
     """A frozen value that holds everything a repair may look at.
 
-    statistics: those of `network` as it is. plan: what will be quantized. observe: None where there are no data.
+    statistics: those of `network` as it is. plan: what will be quantized, to `type`. observe: None without data.
     rounds_weights: a repair of this run rounds weights adaptively. unrounded: the network before weights were rounded;
     None as long as they are not. phase: receives phases within the repair.
     """
@@ -48,6 +49,7 @@ class RepairInput:
     network: Model
     statistics: Statistics
     plan: QuantizationPlan
+    type: QuantizedType = QuantizedType.INT8
     observe: Observe | None = None
     rounds_weights: bool = False
     unrounded: Model | None = None
@@ -88,7 +90,7 @@ class RepairReport:
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """A repair of a float network that makes its INT8 version more exact.
+    """A repair of a float network that makes its quantized version more exact.
 
     summary: one clause for the documentation. unit: what is counted, in the plural with a participle. basis: how gains
     are known. rescales: activations change, so that statistics have to be collected again. rounds_weights: weights lie
@@ -103,6 +105,8 @@ class Repair:
     apply: Callable[[RepairInput], RepairOutcome]
     rescales: bool = False
     rounds_weights: bool = False
+    int8_only: str = ""
+    """Why it does nothing for FP8; empty if it knows FP8."""
 
     def report(self, outcome: RepairOutcome) -> RepairReport:
         """Return for example `22 biases corrected, 0.3 dB in the median (predicted); 2 left: no Add follows it`."""

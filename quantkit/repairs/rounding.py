@@ -267,4 +267,5 @@ ROUND = Repair(
     basis="on the samples it saw",
     apply=repair_weights,
     rounds_weights=True,
+    int8_only="it moves weights along the equal steps of INT8",
 )

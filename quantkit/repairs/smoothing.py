@@ -74,4 +74,5 @@ SMOOTH = Repair(
     basis="predicted",
     apply=repair_by_smoothing,
     rescales=True,
+    int8_only="its factors are chosen for the equal steps of INT8, and those of FP8 are relative",
 )

@@ -7,7 +7,7 @@ import re
 
 from quantkit.engines.bench_result import BenchResult
 from quantkit.engines.bench_result import bench_verdicts as bench_verdict
-from quantkit.evaluation.result import Evaluation, ModelScore, OutputDeviation
+from quantkit.evaluation.result import Evaluation, ModelScore, OutputDeviation, layers_text
 from quantkit.metrics.registry import is_share_metric, metric_title
 from quantkit.report import charts_rows
 from quantkit.report.charts_plane import PlanePoint, plane
@@ -158,7 +158,7 @@ def speed_cell(model: ModelScore) -> Cell:
 
 def int8_cell(model: ModelScore) -> Cell:
     """Return the cell of the number of INT8 layers and of all layers that could be INT8."""
-    return Cell("" if model.int8_layers is None else f"{model.int8_layers[0]} of {model.int8_layers[1]}")
+    return Cell(layers_text(model, " of "))
 
 
 def output_tables(evaluation: Evaluation) -> list[Block]:

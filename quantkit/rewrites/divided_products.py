@@ -19,7 +19,7 @@ from quantkit.graph.index import TensorReader
 from quantkit.graph.model import Model, node_name
 from quantkit.graph.names import part_name, tensor_names, undivided_name, unique_name
 from quantkit.graph.operators import ONNX_DOMAINS, WEIGHTED, scale_axis
-from quantkit.graph.weights import weight_values
+from quantkit.graph.weights import tensor_like, weight_values
 from quantkit.qdq.reader import QdqGraph, QdqNode, read_qdq
 
 if TYPE_CHECKING:
@@ -230,12 +230,10 @@ class ProductDivider:
 
     def _store(self, name: str, axis: int, part: int, parts: int) -> str:
         """Store a part of a tensor along an axis; return its name."""
-        from onnx import numpy_helper
-
-        values: Array = weight_values(self._qdq.weights[name], self._model)
+        tensor = self._qdq.weights[name]
+        values: Array = weight_values(tensor, self._model)
         stored = unique_name(part_name(name, part), self._names)
-        own = np.split(values, parts, axis)[part]
-        self._graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(own), stored))
+        self._graph.initializer.append(tensor_like(tensor, np.split(values, parts, axis)[part], stored))
         return stored
 
     def _node(self, made: list[onnx.NodeProto], like: onnx.NodeProto, inputs: list[str], part: int) -> str:

@@ -15,6 +15,7 @@ from quantkit.rules.registry import (
     parse_rule,
     parse_rules,
     rule_choices,
+    rule_in_type,
     rule_kinds,
     rule_of_calibrator,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "parse_rule",
     "parse_rules",
     "rule_choices",
+    "rule_in_type",
     "rule_kinds",
     "rule_of_calibrator",
 ]

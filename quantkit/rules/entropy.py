@@ -134,5 +134,6 @@ KIND = RuleKind(
     Entropy,
     "TensorRT's default, least KL divergence",
     calibrators=frozenset({Algorithm.ENTROPY_2, Algorithm.ENTROPY}),
+    in_fp8=None,
     rank=40,
 )

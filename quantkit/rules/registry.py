@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from quantkit.errors import UsageError
 from quantkit.plugin import import_files
-from quantkit.values import Algorithm
+from quantkit.values import Algorithm, QuantizedType
 
 if TYPE_CHECKING:
     from quantkit.histogram import Histogram
@@ -47,6 +47,11 @@ class SelectingRule(Rule, Protocol):
         """Return the chosen rule and its threshold."""
 
 
+def for_every_type(rule: Rule) -> Rule:
+    """Return a rule as it is: it looks at the values of a tensor alone, not at the type that they are rounded to."""
+    return rule
+
+
 DEFAULT_RULE = "mse"
 """The rule of every command: it lost least on every network in benchmarks/results/accuracy.md."""
 WHY_DEFAULT_RULE = (
@@ -73,6 +78,8 @@ class RuleKind:
     """The calibrators of TensorRT that compute this rule."""
     from_quantile: Callable[[float], Rule] | None = None
     """Make the rule from the quantile in a Legacy header."""
+    in_fp8: Callable[[Any], Rule] | None = for_every_type
+    """Return the rule as it is for FP8. None: the rule is about the levels of INT8."""
     rank: int = 100
     """Place in lists, and in the search of `quantkit tune`, which tries low ranks first."""
 
@@ -99,6 +106,19 @@ def kind_of(rule: Rule) -> RuleKind:
     """Return the kind of a rule; a rule of the user's own has a kind with all defaults."""
     own = RuleKind(rule.name, type(rule), "a rule of your own")
     return next((kind for kind in rule_kinds().values() if isinstance(rule, kind.rule)), own)
+
+
+def rule_in_type(rule: Rule, quantized_type: QuantizedType) -> Rule:
+    """Return a rule as it chooses thresholds for a type. UsageError if it is about the levels of INT8."""
+    if quantized_type is QuantizedType.INT8:
+        return rule
+    kind = kind_of(rule)
+    if kind.in_fp8 is None:
+        known = ", ".join(other.usage for other in rule_kinds().values() if other.in_fp8 is not None)
+        raise UsageError(
+            f"the rule {rule.name} counts the levels of INT8, which FP8 does not have", remedy=f"use one of {known}"
+        )
+    return kind.in_fp8(rule)
 
 
 def rule_of_calibrator(algorithm: Algorithm, quantile: float) -> Rule:

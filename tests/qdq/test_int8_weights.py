@@ -20,7 +20,7 @@ from quantkit.errors import ModelError, UsageError
 from quantkit.graph import Model, load_model, write_model
 from quantkit.graph.node_selection import node_names, select_nodes
 from quantkit.qdq.insert import insert_qdq
-from quantkit.qdq.insertion import QuantizedNetwork, WeightForm, int8_codes
+from quantkit.qdq.insertion import QuantizedNetwork, WeightForm, weight_codes
 from quantkit.qdq.placement import Choices
 from quantkit.qdq.removal import remove_qdq
 from tests.support.qdq import every_scale, inserted, model_of, network, node_of, noise, on_onnxruntime
@@ -45,7 +45,7 @@ def both(
     model: Model, scales: Mapping[str, float] | None = None, choices: Choices | None = None
 ) -> list[QuantizedNetwork]:
     """With float weights and with INT8 ones."""
-    return [inserted(model, scales, choices, weights) for weights in WeightForm]
+    return [inserted(model, scales, choices, weights) for weights in (WeightForm.FLOAT, INT8)]
 
 
 def stored(proto: onnx.ModelProto) -> dict[str, NDArray[Any]]:
@@ -279,7 +279,7 @@ def test_taken_out_the_weights_are_those_on_the_grid(seed: int, kind: str) -> No
 def test_the_largest_of_a_channel_gets_127(seed: int, dtype: type) -> None:
     values = np.random.default_rng(seed).normal(size=(5, 7)).astype(dtype)
     scales = (np.abs(values.astype(np.float32)).max(1) / np.float32(127)).astype(dtype)
-    codes = int8_codes(values, scales, 0)
+    codes = weight_codes(values, scales, 0)
     assert codes.dtype == np.int8
     assert (np.abs(codes.astype(int)).max(1) == 127).all()
     assert (np.sign(codes) * np.sign(values) >= 0).all()

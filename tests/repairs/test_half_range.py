@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from quantkit.graph import Model
-from quantkit.qdq.insertion import channel_scales, int8_codes
+from quantkit.qdq.insertion import channel_scales, weight_codes
 from quantkit.repairs import (
     ChannelFigures,
     correct_biases,
@@ -97,7 +97,7 @@ def test_biases_lose_the_shift_that_float16_grids_cause() -> None:
     assert list(made.gains) == list(correct_biases(widened(twin_weights()), figures).gains) == ["c", "y"]
     v = weight_of(model.proto, "v")
     scales = channel_scales(v, 0)
-    grid = int8_codes(v, scales, 0) * scales.astype(np.float64).reshape(-1, 1, 1, 1)
+    grid = weight_codes(v, scales, 0) * scales.astype(np.float64).reshape(-1, 1, 1, 1)
     shift = -(grid - v)[:, :, 0, 0] @ figures["r"].mean
     np.testing.assert_allclose(made.amounts["y"], shift, rtol=1e-6, atol=1e-9)
     (name,) = made.proto.graph.node[-1].input[2:]
@@ -114,11 +114,11 @@ def test_rounded_weights_keep_their_codes_in_float16(seed: int, size: float) -> 
     made = round_weights(model, seen(model, x))
     stored = weight_of(made.proto, "w")
     assert stored.dtype == HALF
-    codes, scales = int8_codes(stored, channel_scales(stored, 0), 0), channel_scales(weight, 0).astype(np.float64)
+    codes, scales = weight_codes(stored, channel_scales(stored, 0), 0), channel_scales(weight, 0).astype(np.float64)
     assert np.abs(stored.astype(np.float64) / scales[:, None] - codes).max() < 0.2, "far from the next code"
     wide = x.astype(np.float64)
     gram = wide.T @ wide + np.diag(np.square(wide).sum(0)) * 7 / (8 * 20)  # shrunk as the repair does it
-    nearest = int8_codes(weight, channel_scales(weight, 0), 0)
+    nearest = weight_codes(weight, channel_scales(weight, 0), 0)
     errors = [weight.astype(np.float64) - each * scales[:, None] for each in (codes, nearest)]
     ours, theirs = (np.einsum("ok,kj,oj->o", error, gram, error) for error in errors)
     assert (ours <= theirs * 1.001).all()

@@ -23,6 +23,7 @@ BITS: Mapping[str, int] = {
     "INT8": 8, "UINT8": 8, "FP8": 8, "BOOL": 8, "INT4": 4, "FP4": 4,
 }  # fmt: skip
 FLOATS = frozenset({"FP64", "FP32", "TF32", "FP16", "BF16"})
+QUANTIZED = frozenset({"INT8", "FP8"})
 CONVOLUTION_KERNELS = frozenset({"correlation", "deconv"})
 LIBRARY_KERNELS = CONVOLUTION_KERNELS | {"gemm"}
 """Kinds of kernels that multiply: convolutions and matrix products from NVIDIA's libraries."""
@@ -98,7 +99,16 @@ class Kernel(FrozenRecord):
     @property
     def int8(self) -> bool:
         """True if it multiplies in INT8: both factors are."""
-        return self.multiplies and bool(self.operands) and set(self.operands) == {"INT8"}
+        return self.multiplies_in("INT8")
+
+    @property
+    def fp8(self) -> bool:
+        """True if it multiplies in FP8: both factors are."""
+        return self.multiplies_in("FP8")
+
+    def multiplies_in(self, kind: str) -> bool:
+        """Return whether it multiplies, and both factors are of a type."""
+        return self.multiplies and bool(self.operands) and set(self.operands) == {kind}
 
     @property
     def bytes(self) -> int:
@@ -158,12 +168,12 @@ class CompiledNetwork(FrozenRecord):
         return found
 
     def round_trips(self) -> Iterator[tuple[Kernel, KernelTensor, Kernel]]:
-        """Yield where a value goes from INT8 through float memory to INT8: writer, the float tensor, and its reader."""
+        """Yield where a value goes from INT8 or FP8 through float memory to such: writer, float tensor, and reader."""
         writers = {tensor.name: kernel for kernel in self.running for tensor in kernel.writes}
         for reader in self.running:
-            if not any(tensor.type == "INT8" for tensor in reader.writes):
+            if not any(tensor.type in QUANTIZED for tensor in reader.writes):
                 continue
             for tensor in reader.reads:
                 writer = writers.get(tensor.name)
-                if writer and tensor.type in FLOATS and any(read.type == "INT8" for read in writer.reads):
+                if writer and tensor.type in FLOATS and any(read.type in QUANTIZED for read in writer.reads):
                     yield writer, tensor, reader

@@ -44,11 +44,10 @@ def model_columns(metric: str | None) -> tuple[str, ...]:
 
 def model_row(model: ModelScore, evaluation: Evaluation) -> tuple[str, ...]:
     """Return a row of the table as text."""
-    from quantkit.evaluation.result import score_row
+    from quantkit.evaluation.result import layers_text, score_row
 
     _, metric, drop, interval, agree, sqnr, *_ = score_row(model, evaluation)
-    layers = f"{model.int8_layers[0]}/{model.int8_layers[1]}" if model.int8_layers else ""
-    return (model.name, metric, drop, interval, agree, sqnr, layers)
+    return (model.name, metric, drop, interval, agree, sqnr, layers_text(model, "/"))
 
 
 def other_metric(metric: str, value: float | None) -> str:

@@ -12,6 +12,7 @@ from quantkit.graph.model import node_name
 from quantkit.graph.operators import weight_axis
 from quantkit.linting.finding import Defect
 from quantkit.linting.moved_weights import WeightReader, move_values, weight_readers
+from quantkit.linting.quantized_tensors import FP8
 from quantkit.linting.rule import LintRule
 from quantkit.qdq.reader import QdqGraph, QuantizedTensor
 
@@ -24,6 +25,8 @@ FEW_LEVELS = 8
 def find_coarse_weights(qdq: QdqGraph) -> Iterator[Defect]:
     """Yield weighted operators whose weights have one scale, and channels with few levels."""
     for tensor in qdq.quantized:
+        if tensor.nodes[0].stored == FP8:  # its steps are relative: small channels keep their digits
+            continue
         for node in tensor.dequantize:
             if node.result not in qdq.constants or node.scale is None or node.scale.size != 1:
                 continue

@@ -9,7 +9,7 @@ import onnx.parser
 from onnx import helper, numpy_helper
 
 from quantkit.graph import Model
-from quantkit.qdq.int8_count import count_int8_layers
+from quantkit.qdq.layer_counts import count_int8_layers
 from quantkit.qdq.reader import has_qdq
 from tests.support.networks import network
 
