@@ -176,7 +176,7 @@ def evaluate_part(
 
 def print_evaluated_shard(result: EvaluatedShard) -> None:
     """Print what one shard was made from, and how many of the run are there."""
-    from quantkit.evaluation.shards.files import SUFFIX
+    from quantkit.evaluation.shards.format import EVALUATION
     from quantkit.evaluation.verdict import count_samples
 
     if result.reused:
@@ -190,7 +190,7 @@ def print_evaluated_shard(result: EvaluatedShard) -> None:
         ]
     )
     merging = "the same command with --merge {} instead of --shard"
-    print_shard_file(result.file, result.record, SUFFIX, merging, reused=result.reused)
+    print_shard_file(result.file, result.record, EVALUATION.suffix, merging, reused=result.reused)
 
 
 def shard_document(result: EvaluatedShard) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from quantkit.data import DataOptions, Portion
@@ -24,15 +25,15 @@ from quantkit.evaluation.request import open_request, rename_subjects
 from quantkit.evaluation.result import Evaluation
 from quantkit.evaluation.runners import ModelRunner, open_model_runner, open_runner_pool
 from quantkit.evaluation.shards.evaluator import ShardEvaluator
-from quantkit.evaluation.shards.files import totals_at
+from quantkit.evaluation.shards.format import EVALUATION
 from quantkit.evaluation.shards.merge import merge_evaluations
+from quantkit.evaluation.shards.task import EvaluationTask
 from quantkit.evaluation.subjects import Subject
 from quantkit.evaluation.summarize import summarize
-from quantkit.evaluation.workers.divided_run import evaluate_by_workers
-from quantkit.evaluation.workers.task import EvaluationTask
 from quantkit.graph import AnyModel, refuse_changed_weights
 from quantkit.keywords.option_fields import takes_fields
 from quantkit.progress import NoProgress, Progress
+from quantkit.totals import Division, run_by_workers, shards_at
 from quantkit.values import checked_options
 
 if TYPE_CHECKING:
@@ -69,11 +70,14 @@ def evaluate(
     with ExitStack() as held:
         subjects, request = open_request(models, data, labels, preprocess, metrics, options, held)
         if options.merge is not None:
-            return merge_evaluations(ShardEvaluator(subjects, request, held), totals_at(options.merge))
+            return merge_evaluations(ShardEvaluator(subjects, request, held), shards_at(EVALUATION, options.merge))
         if options.placement.divides:
             evaluator = ShardEvaluator(subjects, request, held)
             task = EvaluationTask.of(models, data, labels, evaluator.spec, metrics, options)
-            return evaluate_by_workers(evaluator, task, options, progress or NoProgress(), started)
+            division = Division(options.placement, options.data, options.parts, options.force)
+            parts = run_by_workers(evaluator, EVALUATION, task, division, progress or NoProgress())
+            result = merge_evaluations(evaluator, held.enter_context(parts))
+            return replace(result, seconds=time.monotonic() - started)
         return evaluate_subjects(subjects, request, progress=progress, started=started)
 
 

@@ -22,6 +22,8 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
+from quantkit.evaluation.shards.tree_file import KEY as TOTALS
+from quantkit.evaluation.shards.tree_file import parse_totals, totals_bytes
 
 from quantkit.backends.engine_record import EngineRecord, engine_record_bytes, engine_record_path, read_engine_record
 from quantkit.backends.session import open_session
@@ -35,8 +37,6 @@ from quantkit.engines.bench_result import BenchResult, BenchSubject, Latency, Th
 from quantkit.errors import QuantkitError
 from quantkit.evaluation.compare import read_evaluation
 from quantkit.evaluation.json_document import evaluation_json, parse_evaluation
-from quantkit.evaluation.shards.tree_file import KEY as TOTALS
-from quantkit.evaluation.shards.tree_file import parse_totals, totals_bytes
 from quantkit.export.batching import read_bench
 from quantkit.graph import load_model
 from quantkit.histogram import BINS, Histogram, HistogramMode

@@ -23,7 +23,7 @@ from quantkit.evaluation.options import EvaluationRequest, resolve_metrics
 from quantkit.evaluation.request import rename_subjects
 from quantkit.evaluation.result import Speed
 from quantkit.evaluation.runners import indivisible_parts, indivisible_size, open_model_runner, open_runner_pool
-from quantkit.evaluation.shards.tree_file import StoredTotals, totals_bytes
+from quantkit.evaluation.shards.format import EVALUATION
 from quantkit.evaluation.subjects import Subject
 from quantkit.graph import refuse_changed_weights
 from quantkit.metrics.label_digest import LabelDigest
@@ -33,6 +33,7 @@ from quantkit.progress import Progress
 from quantkit.regular_file import regular_file_digest
 from quantkit.sharding import RunIdentity, Shard, record_shard
 from quantkit.sharding.data_parts import data_parts, digest_list, digest_stamps, refuse_moved_batches, shard_batches
+from quantkit.totals import StoredTotals
 
 
 class WholeBatchWatcher(DataWatcher):
@@ -69,7 +70,9 @@ class ShardEvaluator:
         if part is None:
             raise unfilled_batch(indivisible_size(self.subjects) or 1)
         self._first: tuple[Outputs, Portion] = (self._runners[0].submit(part.batch, part.samples)(), part)
-        self.start().state()  # an error now, rather than after the pass
+        scoring = self.start()
+        scoring.state()  # an error now, rather than after the pass
+        self._labels = scoring.labels
         self.run = self._identify()
 
     def start(self) -> Scoring:
@@ -98,19 +101,19 @@ class ShardEvaluator:
             "speeds": [speed_values(runner.speed(self.feed.batch_size or 1)) for runner in self._runners],
             "seconds": time.monotonic() - started,
         }
-        return totals_bytes(record, tree)
+        return EVALUATION.content_of(record, tree)
 
-    def has_other_labels(self, stored: StoredTotals) -> bool:
-        """Return True if the samples of a shard had other labels when it was made. DataError.
+    def reason_to_renew(self, stored: StoredTotals) -> str:
+        """Return that the samples of a shard had other labels when it was made; "" if they had not. DataError.
 
         Labels in the batches themselves are part of the content of the samples.
         """
-        labels = self.start().labels
+        labels = self._labels
         if labels is None or self.feed.kind == "batches":
-            return False
+            return ""
         known, digest = stored.tree["scoring"], LabelDigest()
         digest.add(labels.of(Portion({}, tuple(known["names"]), 0)))
-        return bool(digest.state() != known["digest"])
+        return "made with other labels" if digest.state() != known["digest"] else ""
 
     def _identify(self) -> RunIdentity:
         request, options = self.request, self.request.options

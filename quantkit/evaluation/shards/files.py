@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from quantkit.data import DataOptions
 from quantkit.data.preprocess_choice import AnyPreprocess
-from quantkit.errors import ShardError, StaleError, UsageError
+from quantkit.errors import UsageError
 from quantkit.evaluation.options import EvaluateFields, EvaluateOptions
 from quantkit.evaluation.request import open_request
 from quantkit.evaluation.shards.evaluator import ShardEvaluator
-from quantkit.evaluation.shards.tree_file import StoredTotals, parse_totals
+from quantkit.evaluation.shards.format import EVALUATION
 from quantkit.graph import AnyModel
 from quantkit.keywords.option_fields import takes_fields
 from quantkit.progress import NoProgress, Progress
 from quantkit.sharding import Shard, ShardRecord
-from quantkit.sharding.data_parts import REMEDY, refuse_other_shard, replaced_by_force
-from quantkit.sharding.folder import Place, ShardFolder, given_place, read_shard_file
+from quantkit.sharding.folder import given_place
+from quantkit.totals import make_shard
 from quantkit.values import checked_options
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
-
-SUFFIX = ".evaluation.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,44 +67,15 @@ def evaluate_shard(
     assert place is not None
     with ExitStack() as held:
         subjects, request = open_request(models, data, labels, preprocess, metrics, options, held)
-        evaluator, folder = ShardEvaluator(subjects, request, held), ShardFolder(place, SUFFIX)
-        with folder.claimed(chosen):
-            file = folder.file_of(chosen)
-            reused = not options.force and folder.has(chosen)
-            if reused:
-                with replaced_by_force():
-                    stored = parse_totals(read_totals(file), file)
-                refuse_other_totals(file, stored, evaluator, chosen)
-            else:
-                content = evaluator.collect(chosen, progress or NoProgress())
-                stored = parse_totals(content, file)
-                folder.write(chosen, content, force=options.force)
-    names = tuple(subject.name for subject in subjects)
-    samples = int(stored.tree["data"]["samples"])
-    return EvaluatedShard(stored.shard, file, samples, names, reused, time.monotonic() - started)
-
-
-def refuse_other_totals(file: str, stored: StoredTotals, evaluator: ShardEvaluator, shard: Shard) -> None:
-    """Raise StaleError unless an existing shard is the one that this evaluation would make."""
-    skip = evaluator.request.options.data.skip_corrupt
-    content = str(stored.tree["data"]["content"])
-    refuse_other_shard(file, stored.shard, content, evaluator.run, shard, evaluator.feed, skip_corrupt=skip)
-    if evaluator.has_other_labels(stored):
-        raise StaleError(f"{file} was made with other labels", remedy=REMEDY)
-
-
-def totals_at(place: Place) -> Iterator[tuple[str, bytes]]:
-    """Yield path or URL and content of the shards of an evaluation, in the order of the data; one is read at a time.
-
-    ShardError where one is missing.
-    """
-    for file in ShardFolder(place, SUFFIX).complete():
-        yield file, read_totals(file)
-
-
-def read_totals(file: str) -> bytes:
-    """Return the content of a shard. ShardError, DataError."""
-    try:
-        return read_shard_file(file)
-    except OSError as error:
-        raise ShardError(f"{file}: {error.strerror or error}", remedy="check the path") from None
+        made = make_shard(
+            ShardEvaluator(subjects, request, held),
+            EVALUATION,
+            place,
+            chosen,
+            progress or NoProgress(),
+            force=options.force,
+            skip_corrupt=options.data.skip_corrupt,
+        )
+    names, known = tuple(subject.name for subject in subjects), made.totals
+    seconds = time.monotonic() - started
+    return EvaluatedShard(known.shard, made.file, known.samples, names, made.reused, seconds)

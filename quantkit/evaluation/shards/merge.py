@@ -10,66 +10,42 @@ from quantkit.data import DataIdentity
 from quantkit.data.feed import MODULUS
 from quantkit.data.peeking import DataWatcher
 from quantkit.data.preflight import WATCHED
-from quantkit.errors import ShardError
 from quantkit.evaluation.evaluation_pass import PassFigures, evaluation_context, note_left_out
 from quantkit.evaluation.result import Device, Evaluation, Speed
 from quantkit.evaluation.shards.evaluator import ShardEvaluator
-from quantkit.evaluation.shards.tree_file import REMEDY, StoredTotals, parse_totals
+from quantkit.evaluation.shards.format import EVALUATION
 from quantkit.evaluation.summarize import summarize
-from quantkit.sharding import ShardRecord, order_shards
-from quantkit.sharding.completeness import describe_differences
-from quantkit.sharding.record import run_of_count
+from quantkit.totals import damaged_totals, stored_shards
 
 
 def merge_evaluations(evaluator: ShardEvaluator, parts: Iterable[tuple[str, bytes]]) -> Evaluation:
     """Return the evaluation of all samples from the shards, in the order of the data; one is held at a time.
 
     parts: name and content of each file. ShardError where one is missing, there twice, damaged, or of other models,
-    data or options than the evaluator's. The duration is that of all shards together.
+    data, labels or options than the evaluator's. The duration is that of all shards together.
     """
     scoring = evaluator.start()
-    records: dict[str, ShardRecord] = {}
     seen, seconds, content = 0, 0.0, 0
+    skipped: list[str] = []
     speeds: list[list[tuple[int, list[Any]]]] = [[] for _ in evaluator.subjects]
-    for name, part in parts:
-        stored = parse_totals(part, name)
-        records[name] = stored.shard
-        refuse_other_evaluation(evaluator, name, stored)
-        try:
+    for name, stored in stored_shards(evaluator, EVALUATION, parts):
+        with damaged_totals(EVALUATION, name):
             scoring.extend(stored.tree["scoring"])
-            samples = int(stored.tree["data"]["samples"])
-            content = (content + int(stored.tree["data"]["content"], 16)) % MODULUS
-            seen, seconds = seen + samples, seconds + float(stored.tree["seconds"])
+            content = (content + int(stored.content, 16)) % MODULUS
+            seen, seconds = seen + stored.samples, seconds + float(stored.tree["seconds"])
             for known, found in zip(speeds, stored.tree["speeds"], strict=True):
-                known.append((samples, found))
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-            raise ShardError(f"{name} is damaged: its totals are none ({error})", remedy=REMEDY) from None
-    for name, expected in zip(records, order_shards(records), strict=True):
-        if name != expected:
-            raise ShardError(
-                f"{name} holds shard {records[name].shard}, out of order",
-                remedy="give it back its name, or make it again",
-            )
+                known.append((stored.samples, found))
+        skipped += stored.shard.skipped
     note_left_out(scoring, evaluator.subjects, seen)
     figures = PassFigures(
         DataIdentity(format(content, "064x"), "", seen),
         tuple(map(joined_speed, speeds)),
         first_warnings(evaluator),
-        tuple(text for record in records.values() for text in record.skipped),
+        tuple(skipped),
         seconds,
     )
     request, feed, spec = evaluator.request, evaluator.feed, evaluator.spec
     return summarize(scoring, evaluation_context(request, evaluator.subjects, feed, spec, scoring, figures))
-
-
-def refuse_other_evaluation(evaluator: ShardEvaluator, name: str, stored: StoredTotals) -> None:
-    """Raise ShardError where a shard is of other models, data or options than this evaluation."""
-    theirs, ours = stored.shard.identity, run_of_count(evaluator.run, stored.shard.count)
-    if theirs.digest != ours.digest:
-        raise ShardError(
-            f"{name} is of another evaluation: {describe_differences(theirs, ours)}",
-            remedy="give the models, data and options that the shards were made with",
-        )
 
 
 def first_warnings(evaluator: ShardEvaluator) -> tuple[str, ...]:

@@ -267,7 +267,10 @@ def test_a_shard_with_other_labels_is_refused(scenes: Path) -> None:
         return quantkit.evaluate_shard(model, scenes / "images", text, scenes / "run", **options).reused
 
     assert [again("0/2"), again("1/2")] == [False, False]
+    assert quantkit.evaluate(model, scenes / "images", merge=scenes / "run", **options).samples == 5
     (scenes / "labels/3.txt").write_text("0 0.5 0.5 0.1 0.1", encoding="utf-8")
+    with pytest.raises(ShardError, match=r"0001-of-0002\S+ was made with other labels than those that are there now"):
+        quantkit.evaluate(model, scenes / "images", merge=scenes / "run", **options)
     assert again("0/2"), "the labels of its own samples are the same"
     with pytest.raises(StaleError, match=r"0001-of-0002\S+ was made with other labels"):
         again("1/2")
@@ -282,9 +285,9 @@ def test_merging_refuses_what_does_not_fit(pair: Path) -> None:
     for index in range(3):
         one_shard(pair, f"{index}/3")
     assert merged().samples == 20
-    with pytest.raises(ShardError, match=r"0000-of-0003\S+ is of another evaluation: metrics"):
+    with pytest.raises(ShardError, match=r"0000-of-0003\S+ is of another run: metrics"):
         merged(metrics="top2@scores")
-    with pytest.raises(ShardError, match=r"is of another evaluation: limit \(none, and 20\)"):
+    with pytest.raises(ShardError, match=r"is of another run: limit \(none, and 20\)"):
         merged(limit=20)
     damaged = pair / "run/0002-of-0003.evaluation.safetensors"
     kept = damaged.read_bytes()

@@ -12,9 +12,10 @@ from hypothesis.extra import numpy as npst
 
 from quantkit.errors import ShardError
 from quantkit.evaluation.object_changes import ChangedMap, RunLengths
-from quantkit.evaluation.shards.tree_file import TreeReader, parse_totals, totals_bytes
+from quantkit.evaluation.shards.format import EVALUATION
 from quantkit.metrics.objects.found import FoundObjects
 from quantkit.sharding import RunIdentity, Shard, record_shard
+from quantkit.totals.tree_file import TreeReader
 
 RECORD = record_shard(Shard(0, 1), range(3), RunIdentity({"batch size": 4}), files="")
 LEAVES = (
@@ -54,11 +55,11 @@ def same(a: Any, b: Any) -> bool:
 
 @given(st.dictionaries(st.text(max_size=4), TREES, max_size=4))
 def test_a_tree_comes_back(tree: dict[str, Any]) -> None:
-    content = totals_bytes(RECORD, tree)
-    found = parse_totals(content, "x")
+    content = EVALUATION.content_of(RECORD, tree)
+    found = EVALUATION.parse(content, "x")
     assert found.shard == RECORD
     assert same(dict(found.tree), tree)
-    assert totals_bytes(found.shard, found.tree) == content
+    assert EVALUATION.content_of(found.shard, found.tree) == content
 
 
 def test_records_come_back() -> None:
@@ -66,7 +67,7 @@ def test_records_come_back() -> None:
     found = FoundObjects(np.ones((1, 4)), np.ones(1), np.zeros(1, np.intp), (runs,), None, (2, 3))
     lengths = RunLengths((2, 3), (0, 1), (2, 4))
     entry = ChangedMap("a", None, 0.5, None, lengths, lengths)
-    back = parse_totals(totals_bytes(RECORD, {"found": [found], "entry": entry}), "x").tree
+    back = EVALUATION.parse(EVALUATION.content_of(RECORD, {"found": [found], "entry": entry}), "x").tree
     assert back["entry"] == entry
     assert back["found"][0].masks == (runs,)
     assert back["found"][0].boxes.tobytes() == found.boxes.tobytes()
@@ -75,13 +76,13 @@ def test_records_come_back() -> None:
 @pytest.mark.parametrize("value", [object(), {1, 2}, np.array([object()]), 1 + 2j])
 def test_other_values_have_no_place(value: Any) -> None:
     with pytest.raises(TypeError, match="has no place in a file"):
-        totals_bytes(RECORD, {"x": value})
+        EVALUATION.content_of(RECORD, {"x": value})
 
 
 def test_another_file_is_refused() -> None:
-    for content in (b"", b"\x02\0\0\0\0\0\0\0{}", totals_bytes(RECORD, {})[:-3]):
+    for content in (b"", b"\x02\0\0\0\0\0\0\0{}", EVALUATION.content_of(RECORD, {})[:-3]):
         with pytest.raises(ShardError, match="x is not a shard of an evaluation, or is damaged"):
-            parse_totals(content, "x")
+            EVALUATION.parse(content, "x")
 
 
 @pytest.mark.parametrize(
@@ -97,4 +98,4 @@ def test_another_file_is_refused() -> None:
 )
 def test_trees_of_another_form_are_refused(described: Any) -> None:
     with pytest.raises(ValueError, match=r"another form|an array is"):
-        TreeReader(b"").value(described)
+        TreeReader(b"", {}).value(described)
