@@ -70,9 +70,11 @@ from .rules.entropy import Entropy as Entropy
 from .rules.minmax import MinMax as MinMax
 from .rules.mse import Mse as Mse
 from .rules.percentile import Percentile as Percentile
-from .sensitivity.layers import LayersOptions as LayersOptions
 from .sensitivity.layers import layers as layers
+from .sensitivity.options import LayersOptions as LayersOptions
 from .sensitivity.result import Sensitivity as Sensitivity
+from .sensitivity.shards.files import MeasuredShard as MeasuredShard
+from .sensitivity.shards.files import layers_shard as layers_shard
 from .statistics import Statistics as Statistics
 from .statistics import read_statistics as read_statistics
 from .statistics import write_statistics as write_statistics

@@ -6,6 +6,8 @@ as there are threads, regardless of the number of samples and candidates.
 
 Outputs that a TopK or an NMS selects are measured before the selection, which small errors may change altogether.
 
+The energies of a batch are added up exactly, so that totals of parts of the data add up to those of all of it.
+
 The measure is the signal-to-quantization-noise ratio, 10·log10(Σ ref² / Σ (ref − out)²). For several outputs the ratios
 are averaged, so that large values do not hide small ones.
 """
@@ -14,7 +16,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -27,6 +29,7 @@ from quantkit.errors import DataError, ModelError
 from quantkit.graph import Model
 from quantkit.numerics import noise_decibels, noise_share
 from quantkit.qdq.selection import comparable_tensors
+from quantkit.statistics.exact_sum import ExactSum
 from quantkit.values import Batch
 
 if TYPE_CHECKING:
@@ -52,10 +55,10 @@ class NoiseCandidate:
 
 @dataclass(slots=True)
 class EnergySums:
-    """Accumulated energies: output → Σ ref² and Σ (ref − out)²."""
+    """Accumulated energies: output → Σ ref² and Σ (ref − out)², each the exact sum of those of all batches."""
 
-    signal: dict[str, float] = field(default_factory=dict)
-    noise: dict[str, float] = field(default_factory=dict)
+    signal: dict[str, ExactSum] = field(default_factory=dict)
+    noise: dict[str, ExactSum] = field(default_factory=dict)
 
     def add(self, name: str, exact: Array, other: Array) -> None:
         """Add a tensor. Differences that are not finite count as infinite noise, but not Inf and NaN of both."""
@@ -64,12 +67,58 @@ class EnergySums:
         with np.errstate(invalid="ignore", over="ignore"):
             noise = float(np.square(np.where(equal, 0.0, wide - other)).sum())
         signal = float(np.square(wide, where=np.isfinite(wide), out=np.zeros_like(wide)).sum())
-        self.signal[name] = self.signal.get(name, 0.0) + signal
-        self.noise[name] = self.noise.get(name, 0.0) + (noise if math.isfinite(noise) else math.inf)
+        self.signal.setdefault(name, ExactSum()).add(signal)
+        self.noise.setdefault(name, ExactSum()).add(noise if math.isfinite(noise) else math.inf)
 
     def ratio(self, names: Sequence[str]) -> float:
         """Return the mean noise-to-signal ratio of tensors."""
-        return sum(noise_share(self.noise[name], self.signal[name]) for name in names) / len(names)
+        shares = (noise_share(self.noise[name].value, self.signal[name].value) for name in names)
+        return sum(shares) / len(names)
+
+    def state(self) -> Mapping[str, Any]:
+        """Return the sums so far as plain values."""
+        return {name: [self.signal[name].state(), noise.state()] for name, noise in self.noise.items()}
+
+    def extend(self, state: Mapping[str, Any]) -> None:
+        """Add the sums of other batches."""
+        for name, (signal, noise) in state.items():
+            self.signal.setdefault(name, ExactSum()).extend(signal)
+            self.noise.setdefault(name, ExactSum()).extend(noise)
+
+
+@dataclass(slots=True)
+class NoiseTotals:
+    """Totals of candidates over samples.
+
+    sums: of every candidate. missing: outputs of the reference that hold NaN. defined: those that hold other values.
+    """
+
+    sums: Mapping[str, EnergySums]
+    samples: int = 0
+    missing: set[str] = field(default_factory=set)
+    defined: set[str] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, names: Iterable[str]) -> NoiseTotals:
+        """Return totals of nothing yet. names: of the candidates."""
+        return cls({name: EnergySums() for name in names})
+
+    def state(self) -> Mapping[str, Any]:
+        """Return the totals so far as plain values."""
+        return {
+            "samples": self.samples,
+            "missing": sorted(self.missing),
+            "defined": sorted(self.defined),
+            "sums": {name: sums.state() for name, sums in self.sums.items()},
+        }
+
+    def extend(self, state: Mapping[str, Any]) -> None:
+        """Add the totals of other samples. KeyError for those of other candidates."""
+        self.samples += int(state["samples"])
+        self.missing.update(state["missing"])
+        self.defined.update(state["defined"])
+        for name, sums in self.sums.items():
+            sums.extend(state["sums"][name])
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +174,8 @@ class NoiseMeter:
                 remedy="measure at a float tensor: cut the network behind it",
             )
         self.samples = 0
+        """Samples that the last figures are of."""
         self._missing: set[str] = set()
-        self._defined: set[str] = set()
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -143,24 +192,38 @@ class NoiseMeter:
         DataError if the data yields no samples or the reference's outputs are not finite; ModelError if a candidate
         cannot be run.
         """
-        sums = {name: EnergySums() for name in candidates}
-        self.samples = 0
+        return self.figures(candidates, self.collect(candidates, done))
+
+    def collect(
+        self,
+        candidates: Mapping[str, NoiseCandidate],
+        done: Callable[[int, int | None], None] = lambda _, __: None,
+        feed: Feed | None = None,
+    ) -> NoiseTotals:
+        """Return the totals of every candidate over a feed, that of the meter unless it is given. ModelError."""
+        feed, totals = feed or self._feed, NoiseTotals.of(candidates)
         run, seen = self._session.runner(), list[int]()
-        total = None if self._feed.samples is None else self._feed.samples * len(candidates)
+        total = None if feed.samples is None else feed.samples * len(candidates)
         pool = ThreadPoolExecutor(self._threads, "quantkit-noise")
         try:
-            for block in self._blocks(run):
-                self._run_block(pool, block, candidates, sums, seen, lambda: done(sum(seen), total))
+            for block in self._blocks(run, feed, totals):
+                self._run_block(pool, block, candidates, totals.sums, seen, lambda: done(sum(seen), total))
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-        if not self.samples:
+        return totals
+
+    def figures(self, candidates: Mapping[str, NoiseCandidate], totals: NoiseTotals) -> dict[str, OutputNoise]:
+        """Return the noise of every candidate over all samples. DataError as `noise`."""
+        self.samples = totals.samples
+        self._missing |= totals.missing
+        if not totals.samples:
             raise DataError("the data yields no samples", remedy="give at least one readable sample")
-        if undefined := self._missing - self._defined:
+        if undefined := totals.missing - totals.defined:
             raise DataError(
                 f"output {', '.join(map(repr, sorted(undefined)))} of {self._reference.path} is NaN for every sample",
                 remedy="fix the network, or its input",
             )
-        return {name: self._found(candidate, sums[name]) for name, candidate in candidates.items()}
+        return {name: self._found(candidate, totals.sums[name]) for name, candidate in candidates.items()}
 
     def _found(self, candidate: NoiseCandidate, sums: EnergySums) -> OutputNoise:
         local = sums.ratio([candidate.pair[0]]) if candidate.pair else 0.0
@@ -222,17 +285,20 @@ class NoiseMeter:
                 sums.add(own, found[ideal], found[own])
             seen.append(samples)
 
-    def _blocks(self, run: Any) -> Iterator[list[MeasuredBatch]]:
-        """Yield lists of batches with the reference's outputs, each list as long as memory allows."""
+    def _blocks(self, run: Any, feed: Feed, totals: NoiseTotals) -> Iterator[list[MeasuredBatch]]:
+        """Yield lists of batches with the reference's outputs, each list as long as memory allows.
+
+        totals: gets the samples, and which outputs hold NaN.
+        """
         block: list[MeasuredBatch] = []
         size = 0
-        for portion in self._feed.portions():
+        for portion in feed.portions():
             exact = dict(run(portion.batch))
             for name, values in exact.items():
                 missing = np.isnan(values)
-                self._missing |= {name} if missing.any() else set()
-                self._defined |= set() if missing.all() else {name}
-            self.samples += portion.samples
+                totals.missing |= {name} if missing.any() else set()
+                totals.defined |= set() if missing.all() else {name}
+            totals.samples += portion.samples
             block.append((portion.batch, exact, portion.samples))
             size += sum(values.nbytes for values in (*portion.batch.values(), *exact.values()))
             if size >= BLOCK:

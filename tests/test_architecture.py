@@ -35,14 +35,14 @@ NAMES = [
     "Algorithm", "BenchOptions", "Best", "BuildOptions", "BuiltEngine", "CalibrateOptions", "Calibration",
     "CalibrationTable", "Comparison", "CompileOptions", "CompileRequest", "CompiledModel", "DataOptions", "Engine",
     "Entropy", "EvaluateOptions", "EvaluatedShard", "Evaluation", "Finding", "FromQdq", "GpuProfile", "Histogram",
-    "HistogramMode", "Imported", "LayersOptions", "LintReport", "MapOptions", "MinMax", "Mse", "NetworkMap", "PRESETS",
-    "Percentile", "Policy", "Precision", "Preprocess", "ProfileOptions", "Quantization", "QuantizeOptions",
-    "QuantkitError", "Rule", "Run", "Sensitivity", "Settings", "Statistics", "TfOptions", "TfliteOptions",
-    "TorchOptions", "TritonExport", "TritonOptions", "TuneOptions", "Tuning", "__version__", "adopt", "bench", "build",
-    "calibrate", "compare", "compile", "convert", "coverage", "diff", "doctor", "evaluate", "evaluate_shard",
-    "export_triton", "from_qdq", "from_tf", "from_tflite", "from_torch", "inspect", "layers", "lint", "load_preprocess",
-    "merge", "network_map", "profile", "quantize", "read_settings", "read_statistics", "read_table", "run",
-    "tables_from", "tune", "write_statistics", "write_table",
+    "HistogramMode", "Imported", "LayersOptions", "LintReport", "MapOptions", "MeasuredShard", "MinMax", "Mse",
+    "NetworkMap", "PRESETS", "Percentile", "Policy", "Precision", "Preprocess", "ProfileOptions", "Quantization",
+    "QuantizeOptions", "QuantkitError", "Rule", "Run", "Sensitivity", "Settings", "Statistics", "TfOptions",
+    "TfliteOptions", "TorchOptions", "TritonExport", "TritonOptions", "TuneOptions", "Tuning", "__version__", "adopt",
+    "bench", "build", "calibrate", "compare", "compile", "convert", "coverage", "diff", "doctor", "evaluate",
+    "evaluate_shard", "export_triton", "from_qdq", "from_tf", "from_tflite", "from_torch", "inspect", "layers",
+    "layers_shard", "lint", "load_preprocess", "merge", "network_map", "profile", "quantize", "read_settings",
+    "read_statistics", "read_table", "run", "tables_from", "tune", "write_statistics", "write_table",
 ]  # fmt: skip
 
 

@@ -25,7 +25,7 @@ from quantkit.cli.terminal.console import (
 )
 from quantkit.cli.terminal.model_table import print_model_table, print_statements, warn_over_budget
 from quantkit.cli.terminal.scene_tables import print_scene_tables
-from quantkit.cli.terminal.shard_lines import describe_shard, print_shard_file
+from quantkit.cli.terminal.shard_lines import describe_shard, print_shard_file, shard_fields
 from quantkit.errors import UsageError
 from quantkit.view import percent_text, signed
 
@@ -195,12 +195,8 @@ def print_evaluated_shard(result: EvaluatedShard) -> None:
 
 def shard_document(result: EvaluatedShard) -> dict[str, Any]:
     """Return one shard for programs."""
-    return {
-        "shard": str(result.record.shard),
-        "file": result.file,
-        "reused": result.reused,
+    return shard_fields(result.record, result.file, reused=result.reused) | {
         "samples": result.samples,
-        "batches": result.record.stop - result.record.start,
         "models": list(result.models),
         "seconds": round(result.seconds, 3),
     }

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from quantkit.cli.arguments.parsing import NUMBER, WHOLE
 from quantkit.cli.arguments.scale_files import ScaleFiles, find_scales
 from quantkit.cli.arguments.unused import refuse_unused
 from quantkit.cli.arguments.verb import verb
+from quantkit.cli.arguments.worker_choice import WorkerChoice, worker_choice
 from quantkit.cli.terminal.console import (
     Printing,
     note,
@@ -25,26 +26,38 @@ from quantkit.cli.terminal.console import (
     print_sentence,
     warn,
 )
+from quantkit.cli.terminal.shard_lines import describe_shard, print_shard_file, shard_fields
 from quantkit.errors import UsageError
 from quantkit.view import signed
 
 if TYPE_CHECKING:
+    from quantkit.graph import Model
+    from quantkit.sensitivity.options import LayersOptions
     from quantkit.sensitivity.parity import Parity
     from quantkit.sensitivity.result import LayerError, Sensitivity, TensorError
+    from quantkit.sensitivity.shards.files import MeasuredShard
 
 KEPT = 3
 """Layers in an exclusion file if neither --keep nor --keep-db is given."""
+OF_DATA = (
+    "preprocess", "limit", "skip_corrupt", "frame_step", "batch_size", "threads", "shard", "merge", "workers", "on",
+    "gpus_per_worker",
+)  # fmt: skip
+"""Options that say how samples are read and measured."""
+OF_FIGURES = ("html", "keep", "keep_db", "parity", "top", "merge", "as_markdown")
+"""Options that are about the result of all shards."""
 
 
 @verb(
     "Find the layers that lose accuracy, worst first",
     "quantkit layers model.onnx --data images/train",
     "quantkit layers model.onnx --against int8.onnx --data val --html layers.html",
+    "quantkit layers model.onnx --data images --limit 9000 --shard 3/64 -o run",
 )
 @click.argument("model", metavar="MODEL", type=options.PATH)
 @options.scale_files
 @click.option("--against", metavar="PATH", type=options.PATH, help="Q/DQ model derived from MODEL by any tool.")
-@options.data_choice(default_limit=128)
+@options.data_choice("batch_size", "threads", default_limit=128)
 @options.layer_selection()
 @click.option(
     "--top", metavar="N", type=WHOLE, default=10, show_default=True, help="Number of layers and tensors to show."
@@ -53,12 +66,16 @@ KEPT = 3
     "--exclude-file",
     "-o",
     metavar="FILE",
-    type=options.PATH,
-    help="Write the worst layers to this file, for --exclude @FILE of quantize and build.",
+    type=options.PLACE,
+    help="Write the worst layers to this file, for --exclude @FILE of quantize and build. With --shard: a folder, or a "
+    "URL such as s3://bucket/run.",
 )
 @click.option("--keep", metavar="N", type=WHOLE, help=f"Number of layers in that file. Default: {KEPT}.")
 @click.option("--keep-db", metavar="DB", type=NUMBER, help="As many layers as raise the outputs to this SQNR.")
 @options.html
+@options.shard
+@options.merge_shards
+@worker_choice
 @click.option(
     "--parity",
     is_flag=True,
@@ -73,8 +90,8 @@ def layers(
     against: Path | None,
     samples: options.DataChoice,
     selection: options.LayerSelection,
-    exclude_file: Path | None,
-    html: Path | None,
+    exclude_file: Path | str | None,
+    division: WorkerChoice,
     force: bool,
     printing: Printing,
     **own: Any,
@@ -82,36 +99,29 @@ def layers(
     """Show where quantizing MODEL loses accuracy: tensor by tensor and layer by layer, worst first.
 
     With statistics alone, the errors of tensors are estimated. With --data each layer is quantized alone, and left out
-    of the quantized model, and layers are ranked by the effect on the outputs.
+    of the quantized model, and layers are ranked by the effect on the outputs. To divide the work, run the command with
+    each --shard, and once with --merge.
     """
-    from quantkit.cli.terminal.progress import Spinner
-    from quantkit.evaluation.files import refuse_unwritable
-    from quantkit.sensitivity.layers import layers as run
-    from quantkit.sensitivity.layers import load_float_network
+    from quantkit.sensitivity.subject import load_float_network
     from quantkit.values import check_number
 
     check_number("--top", own["top"], 1)
-    source = load_float_network(model)
+    source, place = load_float_network(model), exclude_file
     if scales.stats is None and scales.table is None and against is None:
         scales = find_scales(model, needed=True, tables=samples.data is not None)
     sources = {"statistics": scales.stats, "table": scales.table, "against": against}
-    refuse_unused_layers_options(sources, samples.data, exclude_file is not None, own["parity"])
-    chosen = layers_options(samples, selection, own, writes=exclude_file is not None)
-    read = (model, *sources.values(), samples.data, samples.preprocess)
-    refuse_unwritable({"--exclude-file": exclude_file, "--html": html}, read=read, force=force)
-    with Spinner(hidden=printing.hides_progress) as spinner:
-        result = run(
-            source,
-            statistics=scales.stats,
-            table=scales.table,
-            against=against,
-            data=samples.data,
-            preprocess=samples.preprocess,
-            options=chosen,
-            phase=spinner.phases,
-        )
-        engine = measure_parity(against, samples, own["device"], spinner.phase) if own["parity"] else None
-    written = write_layers_files(result, exclude_file, html, force=force)
+    refuse_unused_layers_options(sources, samples.data, place is not None, own)
+    chosen = layers_options(samples, selection, own, force=force, writes=place is not None)
+    if own["shard"] is not None:
+        division.refuse_for_shard(own["shard"])
+        measure_part(source, samples, sources, chosen, place, own["shard"], printing)
+        return
+    if isinstance(place, str):
+        raise UsageError(f"cannot write the worst layers to {place}", remedy="give a file on this machine")
+    parts = prepare_layers_files(model, samples, sources, place, own["html"], division, force=force)
+    chosen = replace(chosen, **division.keywords(), parts=parts)
+    result, engine = measure_whole(model if division.divides else source, samples, sources, chosen, own, printing)
+    written = write_layers_files(result, place, own["html"], parts, force=force)
     for text in result.warnings:
         warn(text)
     printing.print_result(
@@ -122,9 +132,57 @@ def layers(
     )
 
 
-def refuse_unused_layers_options(sources: dict[str, Path | None], data: str | None, writes: bool, parity: bool) -> None:
+def prepare_layers_files(
+    model: Path,
+    samples: options.DataChoice,
+    sources: Mapping[str, Path | None],
+    exclude_file: Path | None,
+    html: Path | None,
+    division: WorkerChoice,
+    *,
+    force: bool,
+) -> Path | None:
+    """Return the folder in which the results of workers wait, if there is one. UsageError, StaleError, OutputError."""
+    from quantkit.evaluation.files import refuse_unwritable
+
+    read = (model, *sources.values(), samples.data, samples.preprocess)
+    refuse_unwritable({"--exclude-file": exclude_file, "--html": html}, read=read, force=force)
+    return division.work_of(exclude_file, force=force)
+
+
+def measure_whole(
+    model: Path | Model,
+    samples: options.DataChoice,
+    sources: Mapping[str, Any],
+    chosen: LayersOptions,
+    own: dict[str, Any],
+    printing: Printing,
+) -> tuple[Sensitivity, Parity | None]:
+    """Measure the layers while a spinner is shown, and compare with an engine if that is asked for."""
+    from quantkit.cli.terminal.progress import Spinner
+    from quantkit.sensitivity.layers import layers as run
+
+    with Spinner(hidden=printing.hides_progress) as spinner:
+        result = run(
+            model,
+            **sources,
+            data=samples.data,
+            preprocess=samples.preprocess,
+            options=chosen,
+            phase=spinner.phases,
+        )
+        if not own["parity"]:
+            return result, None
+        return result, measure_parity(sources["against"], samples, own["device"], spinner.phase)
+
+
+def refuse_unused_layers_options(
+    sources: Mapping[str, Path | None], data: str | None, writes: bool, own: dict[str, Any]
+) -> None:
     """Raise UsageError for options that would change nothing. writes: whether there is an exclusion file."""
-    reasons = {} if data else dict.fromkeys(("preprocess", "limit", "skip_corrupt", "frame_step"), "it is for --data")
+    parity = own["parity"]
+    reasons = {} if data else dict.fromkeys(OF_DATA, "it is for --data")
+    reasons |= dict.fromkeys(OF_FIGURES, "one shard has totals, and no figures") if own["shard"] is not None else {}
     reasons |= {} if writes else dict.fromkeys(("keep", "keep_db"), "it is for --exclude-file")
     reasons |= {} if sources["table"] else {"min_coverage": "it is for --table"}
     reasons |= {} if parity else {"device": "it is for --parity"}
@@ -138,15 +196,77 @@ def refuse_unused_layers_options(sources: dict[str, Path | None], data: str | No
 
 
 def layers_options(
-    samples: options.DataChoice, selection: options.LayerSelection, own: dict[str, Any], *, writes: bool
-) -> Any:
+    samples: options.DataChoice,
+    selection: options.LayerSelection,
+    own: dict[str, Any],
+    *,
+    force: bool,
+    writes: bool,
+) -> LayersOptions:
     """Return the options as a value. UsageError."""
-    from quantkit.sensitivity.layers import LayersOptions
+    from quantkit.sensitivity.options import LayersOptions
 
     keep, keep_db = own["keep"], own["keep_db"]
-    if writes and keep is None and keep_db is None:
+    if writes and keep is None and keep_db is None and own["shard"] is None:
         keep = KEPT
-    return LayersOptions(**selection.keywords(), keep=keep, keep_db=keep_db, data=samples.reading())
+    return LayersOptions(
+        **selection.keywords(), keep=keep, keep_db=keep_db, data=samples.reading(), merge=own["merge"], force=force
+    )
+
+
+def measure_part(
+    source: Model,
+    samples: options.DataChoice,
+    sources: Mapping[str, Any],
+    chosen: LayersOptions,
+    place: Path | str | None,
+    shard: str,
+    printing: Printing,
+) -> None:
+    """Measure the layers on one shard of the samples, and print where its totals are."""
+    from quantkit.cli.terminal.progress import ProgressBar
+    from quantkit.sensitivity.shards.files import layers_shard
+
+    if place is None:
+        raise UsageError("--shard needs the place of all shards", remedy="give a folder or a URL with -o")
+    result = layers_shard(
+        source,
+        samples.data,
+        shard,
+        place,
+        **sources,
+        preprocess=samples.preprocess,
+        options=chosen,
+        progress=ProgressBar(hidden=printing.hides_progress, about="measuring"),
+    )
+    printing.print_result(result, measured_shard_document, print_measured_shard)
+
+
+def print_measured_shard(result: MeasuredShard) -> None:
+    """Print what one shard was made from, and how many of the run are there."""
+    from quantkit.sensitivity.shards.maker import SENSITIVITY
+
+    if result.reused:
+        note("nothing changed: the existing shard is reused")
+    print_fields(
+        [
+            ("data", f"{result.samples:,} samples"),
+            ("layers", f"{result.layers} quantized"),
+            ("shard", describe_shard(result.record)),
+            ("time", f"{result.seconds:.1f} s"),
+        ]
+    )
+    merging = "the same command with --merge {} instead of --shard"
+    print_shard_file(result.file, result.record, SENSITIVITY.suffix, merging, reused=result.reused)
+
+
+def measured_shard_document(result: MeasuredShard) -> dict[str, Any]:
+    """Return one shard for programs."""
+    return shard_fields(result.record, result.file, reused=result.reused) | {
+        "samples": result.samples,
+        "layers": result.layers,
+        "seconds": round(result.seconds, 3),
+    }
 
 
 def measure_parity(against: Path | None, samples: options.DataChoice, device: int, phase: Any) -> Parity:
@@ -157,9 +277,15 @@ def measure_parity(against: Path | None, samples: options.DataChoice, device: in
     return parity(against, samples.data, samples.preprocess, device=device, phase=phase)
 
 
-def write_layers_files(result: Sensitivity, exclude_file: Path | None, html: Path | None, *, force: bool) -> list[Path]:
-    """Write the exclusion file and the report if they are asked for; return their paths."""
+def write_layers_files(
+    result: Sensitivity, exclude_file: Path | None, html: Path | None, parts: Path | None, *, force: bool
+) -> list[Path]:
+    """Write the exclusion file and the report if they are asked for; return their paths.
+
+    parts: the results of workers, which are removed then.
+    """
     from quantkit.artifact import text_bytes, write_whole
+    from quantkit.executors.work_folder import remove_shards
     from quantkit.sensitivity.exclusion_file import write_exclusions
 
     written = []
@@ -170,6 +296,8 @@ def write_layers_files(result: Sensitivity, exclude_file: Path | None, html: Pat
             html, text_bytes(import_module("quantkit.report.html").sensitivity_page(result)), "--html", force=force
         )
         written.append(html)
+    if parts is not None:
+        remove_shards(parts)
     return written
 
 

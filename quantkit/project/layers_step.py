@@ -11,7 +11,8 @@ from quantkit.document import DocumentType
 from quantkit.errors import ModelError, QuantkitError
 from quantkit.project.steps import RunSteps
 from quantkit.project.store import StepOutcome
-from quantkit.sensitivity.layers import SAMPLES, LayersOptions, layers
+from quantkit.sensitivity.layers import layers
+from quantkit.sensitivity.options import SAMPLES, LayersOptions
 from quantkit.sensitivity.result import Sensitivity
 
 LAYERS = "layers.json"

@@ -17,7 +17,7 @@ from quantkit.project.tune_step import tunes
 from quantkit.qdq.weighted_operators import weighted_operators
 from quantkit.repairs.registry import needs_data, resolve_repairs
 from quantkit.report.wording import count_noun
-from quantkit.sensitivity.layers import SAMPLES
+from quantkit.sensitivity.options import SAMPLES
 
 EARLIEST = 1.0
 """Seconds of work before the first forecast."""

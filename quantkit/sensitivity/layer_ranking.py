@@ -15,13 +15,12 @@ Source: one layer at a time, as in common accuracy debuggers (Nagel et al. 2021,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from quantkit.errors import UsageError
 from quantkit.numerics import format_db, noise_share
 from quantkit.output_noise import NoiseCandidate, NoiseMeter, OutputNoise
-from quantkit.progress import as_phases
 from quantkit.qdq.partial import PartialQuantization, QuantizedLayer
 from quantkit.sensitivity.result import LayerError, TensorError
 
@@ -46,25 +45,27 @@ class LayerRanking:
         return tuple(layer.node for layer in self.layers if not layer.kept)
 
 
-def rank_layers(
-    measuring: NoiseMeter,
-    variants: PartialQuantization,
-    tensors: Mapping[tuple[str, str], TensorError],
-    left: Mapping[str, str],
-    phase: Callable[[str], None] = lambda _: None,
-) -> LayerRanking:
-    """Measure every layer with two evaluations each, plus two of the whole network. DataError, ModelError.
-
-    tensors: (tensor, node) → error, as `tensor_errors` computes it. left: node → why it stays float.
-    """
+def ranking_candidates(variants: PartialQuantization) -> dict[str, NoiseCandidate]:
+    """Return the variants that rank the layers: two for every layer, and two of the whole network."""
     names = [layer.node for layer in variants.layers]
     candidates = {ALL: partial_candidate(variants, names), NONE: partial_candidate(variants, ())}
     for name in names:
         candidates[f"alone {name}"] = partial_candidate(variants, [name], compared=name)
         candidates[f"without {name}"] = partial_candidate(variants, [other for other in names if other != name])
-    phases = as_phases(phase)
-    phases(f"{len(candidates)} variants of the network")
-    found = measuring.noise(candidates, phases.count)
+    return candidates
+
+
+def rank_layers(
+    found: Mapping[str, OutputNoise],
+    variants: PartialQuantization,
+    tensors: Mapping[tuple[str, str], TensorError],
+    left: Mapping[str, str],
+) -> LayerRanking:
+    """Rank the layers by the noise of their `ranking_candidates`.
+
+    tensors: (tensor, node) → error, as `tensor_errors` computes it. left: node → why it stays float.
+    """
+    names = [layer.node for layer in variants.layers]
     everything = found[ALL]
     total = sum(found[f"alone {name}"].outputs for name in names)
     layers = [

@@ -11,9 +11,9 @@ tensor.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from quantkit.qdq.grid import Grid, integer_limits
 from quantkit.qdq.partial import PartialQuantization, QuantizedWeight
 from quantkit.rules.squared_error import least_error_threshold, mean_square, places_in, squared_error
 from quantkit.sensitivity.result import TensorError
+from quantkit.statistics.exact_sum import ExactSum
 
 if TYPE_CHECKING:
     from quantkit.data import Feed
@@ -77,7 +78,7 @@ class ActivationErrorSums:
         self._tensor = tensor
         low, high = integer_limits(tensor.grid.type)
         self._used = np.zeros(high - low + 1, bool)
-        self._signal = self._noise = 0.0
+        self._signal, self._noise = ExactSum(), ExactSum()
         self._clipped = self._elements = 0
         self._reach = FINE * (high - low + 1) * 4
         self._counts = np.zeros(2 * self._reach + 1, np.int64)
@@ -88,8 +89,8 @@ class ActivationErrorSums:
         assert grid.scale is not None
         assert grid.zero is not None
         found = grid.round_trip(wide)
-        self._signal += energy(wide)
-        self._noise += energy(wide - found)
+        self._signal.add(energy(wide))
+        self._noise.add(energy(wide - found))
         self._elements += wide.size
         self._clipped += count_clipped(wide, grid)
         low, _ = integer_limits(grid.type)
@@ -107,7 +108,7 @@ class ActivationErrorSums:
         """Return the error over all batches."""
         tensor = self._tensor
         assert tensor.grid.scale is not None
-        ratio = noise_share(self._noise, self._signal)
+        ratio = noise_share(self._noise.value, self._signal.value)
         return TensorError(
             name=tensor.name,
             node=tensor.node,
@@ -119,6 +120,34 @@ class ActivationErrorSums:
             levels=int(self._used.sum()),
             best_db=noise_decibels(ratio * self._best()),
         )
+
+    def state(self) -> Mapping[str, Any]:
+        """Return the sums so far as plain values; of the counts those between the first and the last that is not 0."""
+        places = np.flatnonzero(self._counts)
+        first, stop = (int(places[0]), int(places[-1]) + 1) if places.size else (0, 0)
+        counts = self._counts[first:stop]
+        return {
+            "energies": [self._signal.state(), self._noise.state()],
+            "values": [self._clipped, self._elements],
+            "used": np.packbits(self._used),
+            "first": first,
+            "counts": counts.astype(np.min_scalar_type(int(counts.max(initial=0)))),
+        }
+
+    def extend(self, state: Mapping[str, Any]) -> None:
+        """Add the sums of other batches. ValueError where they are of another grid."""
+        for own, other in zip((self._signal, self._noise), state["energies"], strict=True):
+            own.extend(other)
+        clipped, elements = map(int, state["values"])
+        self._clipped, self._elements = self._clipped + clipped, self._elements + elements
+        self._used |= np.unpackbits(state["used"], count=len(self._used)).astype(bool)
+        first, counts = int(state["first"]), state["counts"]
+        self._counts[first : first + len(counts)] += counts.astype(np.int64)
+
+    @property
+    def seen(self) -> bool:
+        """True if there were values."""
+        return self._elements > 0
 
     def _best(self) -> float:
         """Return the noise with the best of the tried scales as a fraction of that with the actual scale."""
@@ -135,33 +164,40 @@ class ActivationErrorSums:
         return min(noises) / own if own else 1.0
 
 
-def measure_activation_errors(
-    variants: PartialQuantization,
-    tensors: Iterable[QuantizedActivation],
-    feed: Feed,
-    threads: int,
-    count: Callable[[int, int | None], None] = lambda _, __: None,
-    open_session: SessionOpener = open_session,
-) -> dict[str, TensorError]:
-    """Return name → error on all samples, for the activations that onnxruntime can return as outputs.
+class ActivationMeter:
+    """Measures activations of the float network, on any parts of the data.
 
-    count: called with the number of samples that were seen, and of all.
+    Measured are the activations that onnxruntime can return as outputs.
     """
-    found = {variants.float_tensor(tensor.name): ActivationErrorSums(tensor) for tensor in tensors}
-    plain = variants.with_layers((), also=tuple(found))
-    inputs = {i.name for i in plain.inputs}
-    run = open_session(plain, [name for name in found if name not in inputs], threads=threads).runner()
-    seen: set[str] = set()
-    done = 0
-    for portion in feed.portions():
-        done += portion.samples
-        count(done, feed.samples)
-        for name, values in {**portion.batch, **run(portion.batch)}.items():
-            if name in found:
-                found[name].add(values)
-                seen.add(name)
-    errors = [tensor.error() for name, tensor in found.items() if name in seen]
-    return {error.name: error for error in errors}
+
+    def __init__(
+        self,
+        variants: PartialQuantization,
+        tensors: Iterable[QuantizedActivation],
+        threads: int,
+        open_session: SessionOpener = open_session,
+    ) -> None:
+        self._tensors = {variants.float_tensor(tensor.name): tensor for tensor in tensors}
+        plain = variants.with_layers((), also=tuple(self._tensors))
+        inputs = {i.name for i in plain.inputs}
+        self._run = open_session(plain, [name for name in self._tensors if name not in inputs], threads=threads)
+
+    def start(self) -> dict[str, ActivationErrorSums]:
+        """Return sums of nothing yet, by the names of the float tensors."""
+        return {name: ActivationErrorSums(tensor) for name, tensor in self._tensors.items()}
+
+    def collect(
+        self, feed: Feed, count: Callable[[int, int | None], None] = lambda _, __: None
+    ) -> dict[str, ActivationErrorSums]:
+        """Return the sums over all samples of a feed. count: called with the samples seen, and with all of them."""
+        run, found, done = self._run.runner(), self.start(), 0
+        for portion in feed.portions():
+            done += portion.samples
+            count(done, feed.samples)
+            for name, values in {**portion.batch, **run(portion.batch)}.items():
+                if name in found:
+                    found[name].add(values)
+        return found
 
 
 def weight_error(weight: QuantizedWeight, rule: str) -> TensorError:

@@ -21,10 +21,13 @@ from quantkit.totals.tree_file import StoredTotals, TotalsFormat
 class ShardMaker(Protocol):
     """What makes any shards of a pass; network and data are opened once for all of them."""
 
-    feed: Feed
-    """The data of the whole pass."""
-    run: RunIdentity
-    """What all shards have in common."""
+    @property
+    def feed(self) -> Feed:
+        """The data of the whole pass."""
+
+    @property
+    def run(self) -> RunIdentity:
+        """What all shards have in common."""
 
     def collect(self, shard: Shard, progress: Progress) -> bytes:
         """Run the batches of one shard, and return the content of its file."""

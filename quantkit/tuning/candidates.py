@@ -16,6 +16,7 @@ from quantkit.graph import Model
 from quantkit.graph.node_selection import node_names
 from quantkit.output_noise import NoiseCandidate, NoiseMeter
 from quantkit.preprocess import Preprocess
+from quantkit.progress import as_phases
 from quantkit.qdq.insertion import WeightForm
 from quantkit.qdq.partial import PartialQuantization, QuantizedLayer
 from quantkit.quantization.options import QuantizeOptions
@@ -24,7 +25,7 @@ from quantkit.quantization.result import Quantization
 from quantkit.repairs.registry import needs_data, without_rounding
 from quantkit.rewrites.fold_batch_norm import fold_batch_norms
 from quantkit.rules import Rule
-from quantkit.sensitivity.layer_ranking import partial_candidate, rank_layers
+from quantkit.sensitivity.layer_ranking import partial_candidate, rank_layers, ranking_candidates
 from quantkit.sensitivity.result import LayerError
 from quantkit.statistics import Statistics
 from quantkit.tuning.memoized_rule import memoized_rule
@@ -142,7 +143,9 @@ class CandidateFactory:
         whichever leaves less noise when the first `most` of them are float; and on what: before weights are rounded."""
         before_rounding = replace(recipe, repairs=without_rounding(recipe.repairs))
         variants = PartialQuantization(self.model(before_rounding, WeightForm.FLOAT))
-        found = rank_layers(self._meter, variants, {}, {}, self._phase)
+        phases, measured = as_phases(self._phase), ranking_candidates(variants)
+        phases(f"{len(measured)} variants of the network")
+        found = rank_layers(self._meter.noise(measured, phases.count), variants, {}, {})
         named = [layer for layer in found.layers if layer.node in self._names]
         by_gain = sorted(named, key=lambda layer: -layer.gain_db if math.isfinite(layer.gain_db) else -math.inf)
         orders = {"noise alone": named, "gain when left out": by_gain}

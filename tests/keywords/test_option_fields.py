@@ -27,6 +27,7 @@ VERBS = {
     "from_tflite": quantkit.TfliteOptions,
     "from_torch": quantkit.TorchOptions,
     "layers": quantkit.LayersOptions,
+    "layers_shard": quantkit.LayersOptions,
     "network_map": quantkit.MapOptions,
     "profile": quantkit.ProfileOptions,
     "quantize": quantkit.QuantizeOptions,

@@ -27,7 +27,8 @@ from quantkit.graph import Model, load_model
 from quantkit.graph.node_selection import select_nodes
 from quantkit.rules.squared_error import mean_square, squared_error
 from quantkit.sensitivity.exclusion_file import expand_name_files, format_exclusions, write_exclusions
-from quantkit.sensitivity.layers import LayersOptions, layers
+from quantkit.sensitivity.layers import layers
+from quantkit.sensitivity.options import LayersOptions
 from quantkit.sensitivity.result import MISFIT, LayerError, Sensitivity
 from quantkit.view import CONTROL
 from tests.support.networks import Command, network

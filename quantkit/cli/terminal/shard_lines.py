@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from quantkit.cli.terminal.console import print_line
 
@@ -15,6 +15,16 @@ if TYPE_CHECKING:
 def describe_shard(record: ShardRecord) -> str:
     """Return which part of the run a shard is."""
     return f"{record.shard}, batches {record.start} to {record.stop - 1} of the run"
+
+
+def shard_fields(record: ShardRecord, file: str, *, reused: bool) -> dict[str, Any]:
+    """Return one shard for programs."""
+    return {
+        "shard": str(record.shard),
+        "file": file,
+        "reused": reused,
+        "batches": record.stop - record.start,
+    }
 
 
 def print_shard_file(file: str | Path, record: ShardRecord, suffix: str, merging: str, *, reused: bool) -> None:

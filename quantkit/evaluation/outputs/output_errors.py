@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from quantkit.errors import DataError
 from quantkit.evaluation.outputs.predictions import are_probabilities, log_probabilities
 from quantkit.evaluation.result import OutputDeviation, OutputMatch
-from quantkit.exact_sum import ExactSum
 from quantkit.metrics.class_scores import class_scores
 from quantkit.numerics import noise_decibels, noise_share
+from quantkit.statistics.exact_sum import ExactSum
 from quantkit.values import Array
 
 SUMS = ("reference", "candidate", "dot", "error", "kl")

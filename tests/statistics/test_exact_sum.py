@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantkit.exact_sum import ExactSum
+from quantkit.statistics.exact_sum import ExactSum
 
 FLOATS = st.lists(st.floats(-1e200, 1e200), max_size=40)
 

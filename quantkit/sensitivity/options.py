@@ -1,0 +1,90 @@
+"""Options of `layers`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quantkit.data import DataOptions
+from quantkit.data.opening import DataFields
+from quantkit.errors import UsageError
+from quantkit.executors import Placement
+from quantkit.qdq.placement import Policy
+from quantkit.rules import DEFAULT_RULE
+from quantkit.values import check_number
+
+if TYPE_CHECKING:
+    from quantkit.rules import Rule
+
+SAMPLES = 128
+"""Default number of samples: enough to order the layers reliably."""
+MOST_DB = 1000.0
+"""More than doubles can hold, in dB."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayersOptions:
+    """Options of `layers`. rule, policy, exclude, include, min_coverage: as for `quantize`, if scales are chosen here.
+
+    keep: number of worst layers to report as those to keep float. keep_db: report as many as are needed to lift the
+    outputs to this SQNR.
+
+    merge, workers, on, gpus_per_worker, parts, force: as in `EvaluateOptions`. What is kept is always measured by the
+    calling process.
+    """
+
+    rule: str | Rule = DEFAULT_RULE
+    policy: Policy = Policy.TENSORRT
+    exclude: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
+    min_coverage: float = 0.9
+    keep: int | None = None
+    keep_db: float | None = None
+    data: DataOptions = field(default_factory=lambda: DataOptions(limit=SAMPLES))
+    merge: str | Path | None = None
+    """The folder or the URL of all shards of this measurement, which are added up instead of measuring again."""
+    workers: int | None = None
+    """Processes that divide the pass; None runs it in this one."""
+    on: str | None = None
+    """A Ray cluster for the workers: `ray`, or its address."""
+    gpus_per_worker: float = 0.0
+    parts: str | Path | None = None
+    """Folder in which the results of workers wait until all are there; the same call goes on with those that it finds.
+    It stays. None: a temporary one."""
+    force: bool = False
+    """Replace shards of another run, in `parts` or in the output of `layers_shard`."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "policy", Policy.named(self.policy))
+        if self.keep is not None and self.keep_db is not None:
+            raise UsageError("keep and keep_db both set how many layers stay float", remedy="give only one of them")
+        check_number("keep", self.keep, 1)
+        check_number("keep_db", self.keep_db, -MOST_DB, MOST_DB, whole=False)
+        check_number("min_coverage", self.min_coverage, 0.0, 1.0, whole=False)
+        if self.placement.divides and self.merge is not None:
+            raise UsageError("--merge adds up shards that are there, and needs no workers", remedy="leave out one")
+
+    @property
+    def placement(self) -> Placement:
+        """Where the shards of the pass run. UsageError."""
+        return Placement(self.workers, self.on, self.gpus_per_worker)
+
+
+class LayersFields(DataFields, total=False):
+    """The keywords of `layers` that are fields of `LayersOptions`."""
+
+    rule: str | Rule
+    policy: Policy | str
+    exclude: str | Sequence[str]
+    include: str | Sequence[str]
+    min_coverage: float
+    keep: int | None
+    keep_db: float | None
+    merge: str | Path | None
+    workers: int | None
+    on: str | None
+    gpus_per_worker: float
+    parts: str | Path | None
+    force: bool
