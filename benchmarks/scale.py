@@ -176,6 +176,9 @@ def main() -> None:
             "workers": workers(Path(folder), set(chosen.skip), chosen.rounds),
             "load_after": os.getloadavg()[0],
         }
+    if chosen.output.exists():  # those of scale_kills.py stay
+        kills = json.loads(chosen.output.read_text(encoding="utf-8")).get("kills")
+        result |= {"kills": kills} if kills else {}
     chosen.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     for case, modes in result["workers"].items():
         for mode, taken in modes.items():

@@ -39,7 +39,7 @@ PER_CHANNEL, PER_TENSOR = "max|w| per channel", "max|w|"
 
 @dataclass(frozen=True, slots=True)
 class QuantizationSources:
-    """What gives the quantization of a network, one of these: statistics, a table, or a Q/DQ model."""
+    """The source of a network's quantization, one of these: statistics, a table, or a Q/DQ model."""
 
     statistics: str | os.PathLike[str] | Statistics | None = None
     table: str | os.PathLike[str] | None = None

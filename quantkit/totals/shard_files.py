@@ -19,7 +19,7 @@ from quantkit.totals.tree_file import StoredTotals, TotalsFormat
 
 
 class ShardMaker(Protocol):
-    """What makes any shards of a pass; network and data are opened once for all of them."""
+    """A maker of any shards of a pass; network and data are opened once for all of them."""
 
     @property
     def feed(self) -> Feed:
@@ -27,7 +27,7 @@ class ShardMaker(Protocol):
 
     @property
     def run(self) -> RunIdentity:
-        """What all shards have in common."""
+        """The identity of the run: all that its shards have in common."""
 
     def collect(self, shard: Shard, progress: Progress) -> bytes:
         """Run the batches of one shard, and return the content of its file."""

@@ -1,4 +1,4 @@
-"""What makes the shards of a sensitivity analysis, and adds them up: the figures are those of one run."""
+"""Shards of a sensitivity analysis are made here, and added up: the figures are those of one run."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class SensitivityShards:
 
     @cached_property
     def run(self) -> RunIdentity:
-        """What all shards of the run have in common."""
+        """The identity of the run: all that its shards have in common."""
         subject = self.pass_.subject
         quantized = subject.quantized
         record = [quantized.sha256 or model_identity(quantized.proto, quantized.folder, str(quantized.path))]
