@@ -19,6 +19,7 @@ from quantkit.data.image_set import ImageSet, Split, no_images
 from quantkit.data.pictures.find import ARRAY, FoundFiles, find_pictures, holds_containers, is_remote, open_pictures
 from quantkit.data.pictures.folder_images import FolderImages
 from quantkit.data.pictures.store import PictureSamples, PictureStore
+from quantkit.data.pictures.video_frames import VideoFrames
 from quantkit.data.sample_feed import SampleFeed
 from quantkit.data.spec_limits import apply_spec
 from quantkit.data.splitting import HoldoutPart
@@ -225,6 +226,7 @@ def open_store(
 ) -> tuple[Feed, Preprocess]:
     """Open pictures for a network with one input. notes: before and after the one on the choice of samples."""
     refuse_several_inputs(inputs)
+    refuse_frame_step(options, is_video=isinstance(store, VideoFrames))
     applied = apply_spec(spec, inputs[0])
     indices, size, chosen = choose_samples(store.count, inputs, options)
     feed = SampleFeed(
@@ -233,6 +235,15 @@ def open_store(
         full_batches=inputs[0].fixed_batch is not None, notes=(*notes[0], *chosen, *notes[1]), images=images,
     )  # fmt: skip
     return feed, applied
+
+
+def refuse_frame_step(options: DataOptions, *, is_video: bool = False) -> None:
+    """Raise UsageError where frames are to be left out, and the samples are no frames of videos."""
+    if options.frame_step > 1 and not is_video:
+        raise UsageError(
+            f"--frame-step {options.frame_step} has no effect: the data are no videos",
+            remedy="leave it out; in quantkit.toml, frame_step is for each of the two data sets by itself",
+        )
 
 
 def wanted_split(options: DataOptions) -> Split:
@@ -244,6 +255,7 @@ def open_array(
     path: ArrayPlace, inputs: Sequence[ModelInput], spec: Preprocess, options: DataOptions
 ) -> tuple[Feed, Preprocess | None]:
     """Open rows of arrays; with a spec other than `raw` they are images."""
+    refuse_frame_step(options)
     applied = None
     if spec != Preprocess():
         if len(inputs) != 1:
@@ -291,6 +303,7 @@ def open_stream(
 
 def refuse_batch_options(spec: Preprocess, options: DataOptions, what: str, who: str) -> None:
     """Raise UsageError for options that would preprocess or regroup ready-made batches."""
+    refuse_frame_step(options)
     if spec != Preprocess():
         raise UsageError(
             f"{what} is fed as it is",

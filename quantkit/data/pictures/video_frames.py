@@ -15,8 +15,8 @@ from quantkit.data.data_file import DataFile
 from quantkit.data.declared_labels import DeclaredLabels
 from quantkit.data.pictures.name_classes import labels_in_names
 from quantkit.data.pictures.tar_samples import chosen_stamps
-from quantkit.data.pictures.video_index import index_video, open_container
-from quantkit.errors import QuantkitError, UnreadableError, first_line
+from quantkit.data.pictures.video_index import index_video, open_container, words_of
+from quantkit.errors import QuantkitError, UnreadableError
 from quantkit.regular_file import CHUNK_BYTES, FileStamp
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class FrameReader:
             raise
         except Exception as error:
             self.close()
-            raise UnreadableError(first_line(error)) from None
+            raise UnreadableError(words_of(error)) from None
 
     def _until(self, number: int) -> Iterator[tuple[int, Any]]:
         far = self._times is not None and number > self._next + FAR

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from quantkit.data import DataOptions, Feed, open_data
 from quantkit.data.data_file import file_at
 from quantkit.data.pictures import video_frames
 from quantkit.data.pictures.video_index import index_video
-from quantkit.errors import DataError
+from quantkit.errors import DataError, UsageError
 from quantkit.preprocess import Preprocess
 from quantkit.values import ModelInput
 from tests.support.picture_forms import write_video
@@ -95,12 +96,36 @@ def test_damaged_videos(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"text\.mp4 is no video that can be read"):
         opened(tmp_path / "text.mp4")
     (tmp_path / "cut.mkv").write_bytes(whole[: len(whole) // 2])
-    assert 0 < len(brightness(opened(tmp_path / "cut.mkv", skip_corrupt=True))) < FRAMES
+    with pytest.raises(DataError, match=r"cut\.mkv is damaged: (at frame \d+|it ends at)"):
+        opened(tmp_path / "cut.mkv", skip_corrupt=True)
     hurt = bytearray(whole)
     hurt[len(whole) // 2 : len(whole) // 2 + 200] = np.random.default_rng(1).bytes(200)
     (tmp_path / "hurt.mkv").write_bytes(hurt)
-    feed = opened(tmp_path / "hurt.mkv", skip_corrupt=True)
-    assert len(brightness(feed)) + len(feed.unreadable) == len(feed.names or ())
+    with pytest.raises(DataError, match=r"hurt\.mkv is damaged: at frame \d+ \(\d+\.\d s\): "):
+        opened(tmp_path / "hurt.mkv", skip_corrupt=True)
+
+
+@pytest.mark.parametrize("suffix", [".avi", ".mkv"])
+def test_a_video_with_lost_packets_is_refused_wherever_they_were(tmp_path: Path, suffix: str) -> None:
+    """Frames behind the gap would go by the numbers of others, and nobody would notice."""
+    whole = write_video(tmp_path / f"whole{suffix}", FRAMES).read_bytes()
+    assert len(opened(tmp_path / f"whole{suffix}").names or ()) == FRAMES
+    lost = len(whole) // 6
+    for number, part in enumerate((0.65, 0.7, 0.75)):  # behind the header
+        at = int(len(whole) * part)
+        (tmp_path / f"{number}{suffix}").write_bytes(whole[:at] + bytes(lost) + whole[at + lost :])
+        (tmp_path / f"{number}short{suffix}").write_bytes(whole[:at] + whole[at + lost :])
+        for name in (f"{number}{suffix}", f"{number}short{suffix}"):
+            with pytest.raises(DataError, match=r"is damaged: (at|it should have|it ends) "):
+                opened(tmp_path / name)
+
+
+def test_a_step_between_frames_is_for_videos(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    np.save(tmp_path / "x.npy", np.zeros((2, 3, 4, 4), np.float32))
+    for data in (tmp_path, tmp_path / "x.npy", [{"image": np.zeros((1, 3, 4, 4), np.float32)}]):
+        with pytest.raises(UsageError, match="frame_step=2 has no effect: the data are no videos"):
+            open_data(data, INPUTS, Preprocess(), DataOptions(frame_step=2))
 
 
 def test_damaged_frames_are_no_samples(tmp_path: Path) -> None:
