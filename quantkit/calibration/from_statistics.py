@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from quantkit._version import __version__
@@ -47,15 +48,44 @@ def merge(
     parts: the folder or the URL of the shards, or files. allow_duplicates: a sample that is in several files counts
     once for each of them, instead of being refused. StatisticsError, ShardError, StaleError, OutputError, UsageError.
     """
+    return merge_parts(parts, output, allow_duplicates=allow_duplicates, force=force).statistics
+
+
+@dataclass(frozen=True, slots=True)
+class MergedParts:
+    """Merged statistics. skipped: samples that the shards of a run left out (`--skip-corrupt`), with the reason."""
+
+    statistics: Statistics
+    skipped: tuple[str, ...]
+
+
+def merge_parts(
+    parts: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    *,
+    allow_duplicates: bool,
+    force: bool,
+) -> MergedParts:
+    """Merge statistics into one file, as `merge`, and return what was left out as well."""
+    skipped: list[str] = []
     output = given_path(output, "output")
     parts = [part if is_url(part) else given_path(part, "parts") for part in given_list(parts, "parts")]
     may_replace = check_destinations([output], read=parts, force=force)
     try:
-        merged = merge_shards(shards) if (shards := given_shards(parts)) else merge_files(parts, allow_duplicates)
+        shards = given_shards(parts)
+        merged = merge_shards(noting(shards, skipped)) if shards else merge_files(parts, allow_duplicates)
     except OtherRangesError as error:
         raise leave_first_ranges(error) from None
     write_whole(output, statistics_bytes(merged), force=may_replace(output))
-    return merged
+    return MergedParts(merged, tuple(skipped))
+
+
+def noting(shards: Iterable[NamedStatistics], skipped: list[str]) -> Iterator[NamedStatistics]:
+    """Yield shards, and add the samples that they left out to `skipped`."""
+    for name, statistics in shards:
+        if statistics.shard is not None:
+            skipped += statistics.shard.skipped
+        yield name, statistics
 
 
 def given_shards(parts: Sequence[Place]) -> Iterable[NamedStatistics] | None:

@@ -103,6 +103,7 @@ def calibrate(
         refuse_unused(dict.fromkeys(ONE_RUN, "one shard writes statistics, and no table"))
         if output is None:
             raise UsageError("--shard needs the place of all shards", remedy="give a folder or a URL with --output")
+    division.note_gpus(own["provider"], quiet=printing.quiet)
     result = run(
         model,
         samples.data,

@@ -102,6 +102,7 @@ def evaluate(
     refuse_unwritable({"--output": output, "--html": html}, read=read, force=force)
     parts = division.work_of(output, force=force)
     chosen = replace(evaluate_options(samples, own), **division.keywords(), parts=parts, force=force)
+    division.note_gpus(own["provider"], own["device"], quiet=printing.quiet)
     result = run_evaluation(models, samples, labels, own["metric"], chosen, printing)
     pages = {} if html is None else {html: evaluation_report(result)}
     result = write_evaluation(result, output, pages, force=force)

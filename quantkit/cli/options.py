@@ -36,8 +36,10 @@ class PlaceType(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return a path, or a URL as it is."""
-        from quantkit.locations import is_url
+        from quantkit.errors import UsageError
+        from quantkit.locations import is_url, refuse_other_scheme
 
+        refuse_other_scheme(value, UsageError)
         return value if is_url(value) else super().convert(value, param, ctx)
 
 

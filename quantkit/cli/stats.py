@@ -10,7 +10,7 @@ import click
 
 from quantkit.cli import options
 from quantkit.cli.arguments.verb import VerbGroup, verb
-from quantkit.cli.terminal.console import Printing, print_fields, print_line, print_rows
+from quantkit.cli.terminal.console import Printing, print_fields, print_line, print_rows, warn
 from quantkit.cli.terminal.shard_lines import describe_shard
 from quantkit.rules import DEFAULT_RULE
 
@@ -104,13 +104,17 @@ def merge(stats: tuple[Path | str, ...], output: Path, allow_duplicates: bool, f
 
     Give the folder or the URL where the shards of a run lie (calibrate --shard), or files of --histogram invariant.
     """
-    from quantkit.calibration.from_statistics import merge as run
+    from quantkit.calibration.from_statistics import merge_parts
+    from quantkit.data.feed import describe_left_out
 
-    result = run(stats, output, allow_duplicates=allow_duplicates, force=force)
+    result = merge_parts(stats, output, allow_duplicates=allow_duplicates, force=force)
+    for text in describe_left_out(result.skipped):
+        warn(text)
+    size = {"samples": result.statistics.origin.samples, "tensors": len(result.statistics)}
     printing.print_result(
         result,
-        lambda merged: {"file": str(output), "samples": merged.origin.samples, "tensors": len(merged)},
-        lambda merged: print_line(f"wrote {output}: {merged.origin.samples} samples, {len(merged)} tensors"),
+        lambda merged: {"file": str(output), **size, "skipped": list(merged.skipped)},
+        lambda _: print_line(f"wrote {output}: {size['samples']} samples, {size['tensors']} tensors"),
     )
 
 

@@ -17,7 +17,7 @@ def open_crew(task: ShardTask, placement: Placement, threads: int) -> AbstractCo
     """
     if placement.on is None:
         size = placement.workers or 1
-        return ProcessCrew(task, size, max(1, threads // size))
+        return ProcessCrew(task, size, max(1, threads // size), task.gpus)
     from quantkit.executors.actors import RayCrew
 
     return RayCrew(task, placement)

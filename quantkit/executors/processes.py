@@ -7,6 +7,7 @@ would import the program of the user again in each of them.
 from __future__ import annotations
 
 import contextlib
+import os
 import pickle
 import queue
 import signal
@@ -14,11 +15,13 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from typing import IO
 
 from quantkit.errors import UsageError, first_line
 from quantkit.executors.crew import Event, Finished, Lost, Ready
+from quantkit.executors.gpus import VISIBLE
 from quantkit.executors.task import ShardTask
 from quantkit.executors.worker import READY
 from quantkit.sharding import Shard
@@ -32,10 +35,14 @@ serve()
 
 
 class ProcessCrew:
-    """Processes on this machine, `size` of them, each with so many threads."""
+    """Processes on this machine, `size` of them, each with so many threads.
 
-    def __init__(self, task: ShardTask, size: int, threads: int) -> None:
-        self.size = size
+    gpus: each process sees one of them, that with the fewest processes; if there are none, what this process sees.
+    """
+
+    def __init__(self, task: ShardTask, size: int, threads: int, gpus: Sequence[str] = ()) -> None:
+        self.size, self._gpus = size, gpus
+        self._gpu_of: dict[int, str] = {}
         self._greeting = pickle.dumps(list(sys.path)) + pickled((task, threads))
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
@@ -55,7 +62,11 @@ class ProcessCrew:
         number = len(self._listeners)
         words = tempfile.TemporaryFile()  # noqa: SIM115 (the listener closes it)
         process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=words
+            [sys.executable, "-c", PROGRAM],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=words,
+            env=self._environment(number),
         )
         self._processes[number] = process
         listener = threading.Thread(target=self._listen, args=(number, process, words), daemon=True)
@@ -63,6 +74,14 @@ class ProcessCrew:
         listener.start()
         self._write(process, self._greeting)
         return number
+
+    def _environment(self, number: int) -> dict[str, str] | None:
+        """Return the environment of a process, which sees one GPU; None for that of this process."""
+        if not self._gpus:
+            return None
+        used = Counter(gpu for other, gpu in self._gpu_of.items() if self._processes[other].poll() is None)
+        self._gpu_of[number] = min(self._gpus, key=lambda gpu: used[gpu])
+        return {**os.environ, VISIBLE: self._gpu_of[number]}
 
     def assign(self, worker: int, shard: Shard) -> None:
         """Send a shard to a process."""

@@ -28,6 +28,10 @@ class ShardResult:
 class ShardTask(Protocol):
     """The work of all workers. It is pickled, and opened once by every worker."""
 
+    @property
+    def gpus(self) -> tuple[str, ...]:
+        """The GPUs of this machine that workers take in turn; empty where one is named, or none is used."""
+
     def open(self, threads: int) -> Callable[[Shard], ShardResult]:
         """Load the network, and return a function that runs a shard on so many threads. QuantkitError."""
 

@@ -9,6 +9,7 @@ from quantkit.locations.objects import (
     object_exists,
     open_object,
     read_object,
+    refuse_other_scheme,
     url_name,
     write_object,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "object_exists",
     "open_object",
     "read_object",
+    "refuse_other_scheme",
     "url_name",
     "write_object",
 ]

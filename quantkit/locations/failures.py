@@ -60,7 +60,7 @@ def store_failure(
     url: str, problem: str, error: BaseException, attempts: int, kind: type[QuantkitError] = DataError
 ) -> QuantkitError:
     """Return the failure of a store as one error with a remedy."""
-    scheme = url.split(":")[0]
+    scheme = url.partition(":")[0].lower()
     what = f"{problem} {url}"
     if isinstance(error, FileNotFoundError) or status_of(error) == 404:
         text = cause_of(error) if "bucket" in str(error) else "there is no such object"

@@ -30,7 +30,9 @@ SCHEMES = {
     "file": "fsspec", "memory": "fsspec",
 }  # fmt: skip
 """Scheme → the library that reaches it, beside fsspec."""
-URL = re.compile(rf"({'|'.join(SCHEMES)})://(.*)", re.DOTALL)
+URL = re.compile(rf"({'|'.join(SCHEMES)})://(.*)", re.DOTALL | re.IGNORECASE)
+OTHER_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
+"""The beginning of a URL of any scheme; one letter is a drive of Windows."""
 PAUSES = (0.5, 2.0)
 """Seconds before an operation is tried the second and the third time."""
 VERSIONS = ("ETag", "etag", "e_tag", "generation", "VersionId", "blob_id", "oid", "md5Hash")
@@ -53,8 +55,24 @@ class StoredObject:
 
 
 def is_url(value: object) -> bool:
-    """Return True for a text that begins with one of the schemes."""
+    """Return True for a text that begins with one of the schemes, in whatever case."""
     return isinstance(value, str) and URL.match(value) is not None
+
+
+def scheme_of(url: str) -> str:
+    """Return the scheme of a URL in lower case."""
+    return url.partition(":")[0].lower()
+
+
+def refuse_other_scheme(value: object, kind: type[QuantkitError] = DataError) -> None:
+    """Raise an error of `kind` for a URL of a scheme that is not one of ours. Other values pass."""
+    found = OTHER_URL.match(value) if isinstance(value, str) else None
+    if found is not None and found[1].lower() not in SCHEMES:
+        *most, last = [f"{scheme}://" for scheme in SCHEMES if scheme != "memory"]
+        raise kind(
+            f"{value}: nothing can be read or written at {found[1]}://",
+            remedy=f"use a path on this machine, {', '.join(most)} or {last}",
+        )
 
 
 def join_url(url: str, name: str) -> str:
@@ -94,20 +112,20 @@ def list_objects(url: str) -> tuple[StoredObject, ...]:
 
 def is_web_file(system: Any, url: str, path: str) -> bool:
     """Return True for a file of a web server, which would be read as a list of links if it were listed."""
-    return url.startswith("http") and "text/html" not in system.info(path).get("mimetype", "text/html")
+    return scheme_of(url).startswith("http") and "text/html" not in system.info(path).get("mimetype", "text/html")
 
 
 def refuse_hidden_failure(url: str, error: FileNotFoundError) -> None:
     """Raise the failure of a web server that fsspec tells as a missing file, whatever it was."""
     cause = error.__cause__
-    if url.startswith("http") and cause is not None and status_of(cause) not in (404, 410):
+    if scheme_of(url).startswith("http") and cause is not None and status_of(cause) not in (404, 410):
         raise cause
 
 
 def refuse_missing_bucket(system: Any, url: str, path: str) -> None:
     """Raise FileNotFoundError where a store with buckets has none of that name, rather than an empty one."""
     bucket = path.strip("/").split("/")[0]
-    if url.split(":")[0] in ("s3", "gs") and not system.exists(bucket):
+    if scheme_of(url) in ("s3", "gs") and not system.exists(bucket):
         raise FileNotFoundError(f"there is no bucket {bucket}")
 
 
@@ -214,7 +232,7 @@ def open_object(url: str, size: int | None = None, block: int = 1 << 20) -> io.B
 def write_object(url: str, content: bytes) -> None:
     """Write an object, whole or not at all; one that is there is replaced. OutputError."""
     system, path = open_store(url)
-    scheme = url.split(":")[0]
+    scheme = scheme_of(url)
     if scheme in ("http", "https"):
         raise OutputError(f"{url}: nothing can be written to a web server", remedy="write to a folder, s3:// or gs://")
     if scheme == "file":
@@ -228,15 +246,16 @@ def write_object(url: str, content: bytes) -> None:
 
 def open_store(url: str) -> tuple[Any, str]:
     """Return the file system of a URL, and the path in it. BackendError where its library is not installed."""
-    library = SCHEMES[url.split(":", 1)[0]]
+    scheme = scheme_of(url)
+    library = SCHEMES[scheme]
     try:
         from fsspec.core import url_to_fs
 
-        system, path = url_to_fs(url)
+        system, path = url_to_fs(scheme + url[len(scheme) :])  # which knows schemes in lower case alone
     except ImportError:
         missing = library if is_installed("fsspec") else "fsspec"
         raise BackendError(
-            f"{url.split(':')[0]}:// needs the library {missing}",
+            f"{scheme}:// needs the library {missing}",
             remedy=f"install it: {install_command('gcs' if missing == 'gcsfs' else 'remote', missing)}",
         ) from None
     except QuantkitError:

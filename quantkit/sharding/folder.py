@@ -12,8 +12,17 @@ from pathlib import Path
 from typing import TypeAlias
 
 from quantkit.artifact import write_whole
-from quantkit.errors import OutputError, ShardError, StaleError
-from quantkit.locations import is_url, join_url, list_objects, object_exists, read_object, url_name, write_object
+from quantkit.errors import OutputError, ShardError, StaleError, UsageError
+from quantkit.locations import (
+    is_url,
+    join_url,
+    list_objects,
+    object_exists,
+    read_object,
+    refuse_other_scheme,
+    url_name,
+    write_object,
+)
 from quantkit.paths import exists, given_path, is_file, is_folder
 from quantkit.regular_file import read_regular
 from quantkit.sharding.completeness import missing_shards
@@ -25,7 +34,8 @@ Place: TypeAlias = "str | os.PathLike[str]"
 
 
 def given_place(value: object, name: str) -> str | Path | None:
-    """Return a folder or URL that a caller gave as argument `name`, or None. UsageError for another type."""
+    """Return a folder or URL that a caller gave as argument `name`, or None. UsageError for another type, or scheme."""
+    refuse_other_scheme(value, UsageError)
     return value if value is None or (isinstance(value, str) and is_url(value)) else given_path(value, name)
 
 

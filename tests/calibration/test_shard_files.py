@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper
+from PIL import Image
 
 import quantkit
 from quantkit.calibration.shard_run import ShardCollector
@@ -270,3 +271,23 @@ def test_two_processes_that_make_the_same_shard_leave_one_whole_file(files: Path
     assert codes[1] == 0 or any("another process is writing" in text for text in texts), texts
     assert [path.name for path in (files / "run").iterdir()] == ["0000-of-0002.stats.safetensors"]
     assert shard(files, "0/2").reused
+
+
+def test_merging_says_how_many_samples_the_shards_left_out(
+    files: Path, quantkit_command: Command, quantkit_json: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(files)
+    (files / "images").mkdir()
+    for number in range(6):
+        picture = Image.new("RGB", (4, 4), (40 * number, 7, 9))
+        picture.save(files / "images" / f"{number}.png")
+    for number in (1, 4):
+        (files / "images" / f"{number}.png").write_bytes(b"no image")
+    options = {"skip_corrupt": True, "histogram": "invariant", **OPTIONS}
+    for index in range(3):
+        quantkit.calibrate("model.onnx", "images", output="run", shard=f"{index}/3", **options)
+    done = quantkit_command("stats", "merge", "run", "-o", "merged.safetensors")
+    assert "2 samples cannot be read and were left out" in done.stderr
+    assert ": 4 samples" in done.stdout
+    skipped = quantkit_json("stats", "merge", "run", "-o", "again.safetensors")["skipped"]
+    assert [text.split(":")[0] for text in skipped] == ["1.png", "4.png"]

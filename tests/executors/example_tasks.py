@@ -12,6 +12,7 @@ from pathlib import Path
 
 from quantkit.errors import DataError
 from quantkit.executors import ShardResult
+from quantkit.executors.gpus import VISIBLE
 from quantkit.sharding import Shard
 
 
@@ -27,6 +28,7 @@ class Naming:
     """A shard that always ends its worker."""
     wrong: int | None = None
     bug: int | None = None
+    gpus: tuple[str, ...] = ()
 
     def open(self, threads: int) -> Callable[[Shard], ShardResult]:
         (self.folder / f"opened-{os.getpid()}-{threads}").touch()
@@ -44,12 +46,16 @@ class Naming:
         if shard.index == self.bug:
             raise ZeroDivisionError("oh")
         sys.stdout.write("words of the user\n")
+        if self.gpus:
+            return ShardResult(os.environ[VISIBLE].encode(), 2)
         return ShardResult(str(shard).encode(), 2)
 
 
 @dataclass(frozen=True)
 class Failing:
     """A network that cannot be loaded."""
+
+    gpus: tuple[str, ...] = ()
 
     def open(self, _threads: int) -> Callable[[Shard], ShardResult]:
         raise DataError("no such file: model.onnx", remedy="check the path")

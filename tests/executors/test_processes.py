@@ -13,6 +13,7 @@ import pytest
 from quantkit.errors import BackendError, DataError, UsageError
 from quantkit.executors import Placement, run_shards
 from quantkit.executors.engines import open_crew
+from quantkit.executors.gpus import VISIBLE, gpus_to_share
 from quantkit.sharding import Shard
 from tests.executors.example_tasks import Failing, Naming
 from tests.support.networks import ROOT
@@ -54,7 +55,20 @@ def test_errors_of_workers_are_errors_of_the_command(tmp_path: Path) -> None:
 
 def test_what_cannot_travel_is_refused_before_a_worker_starts() -> None:
     with pytest.raises(UsageError, match="an argument cannot be sent to another process"):
-        ran(lambda: None, 1)
+        ran(Naming(lambda: None), 1)  # type: ignore[arg-type]
+
+
+def test_workers_take_gpus_in_turn_also_where_one_was_replaced(tmp_path: Path) -> None:
+    found = ran(Naming(tmp_path, seconds=0.05, deadly=(2,), gpus=("3", "GPU-5")), 2)
+    assert set(found.values()) == {b"3", b"GPU-5"}
+
+
+def test_gpus_are_those_that_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VISIBLE, "2, GPU-1,")
+    assert gpus_to_share("cuda") == ("2", "GPU-1")
+    assert gpus_to_share("cpu") == gpus_to_share("cuda:1") == gpus_to_share("cuda", device=1) == ()
+    monkeypatch.setenv(VISIBLE, "-1")
+    assert gpus_to_share("cuda") == ()
 
 
 DRIVER = """
@@ -62,6 +76,7 @@ import sys
 from pathlib import Path
 from quantkit.executors import Placement, run_shards
 from quantkit.executors.engines import open_crew
+from quantkit.executors.gpus import VISIBLE, gpus_to_share
 from quantkit.sharding import Shard
 from tests.executors.example_tasks import Naming
 with open_crew(Naming(Path(sys.argv[1]), seconds=30), Placement(2), 2) as crew:

@@ -17,6 +17,7 @@ from quantkit.locations import (
     object_exists,
     open_object,
     read_object,
+    refuse_other_scheme,
     url_name,
     write_object,
 )
@@ -182,3 +183,14 @@ def test_what_a_url_is() -> None:
     assert not any(is_url(text) for text in ("folder", "c:/data", "ftp://host/x", "module:callable", Path("s3://b"), 3))
     assert join_url("s3://b/", "x/y") == "s3://b/x/y"
     assert url_name("https://host/deep/a.tar?token=3") == "a.tar"
+
+
+def test_schemes_in_any_case_and_none_but_ours(tmp_path: Path) -> None:
+    write_object(f"FILE://{tmp_path}/a.bin", CONTENT)
+    assert is_url(f"File://{tmp_path}")
+    assert read_object(f"file://{tmp_path}/a.bin") == read_object(f"File://{tmp_path}/a.bin") == CONTENT
+    for value in (None, 3, "C://x", "a/b", "module:callable", "S3://bucket/x", tmp_path):
+        refuse_other_scheme(value)
+    for url in ("ftp://host/x", "AZ://container/x"):
+        with pytest.raises(DataError, match=r"nothing can be read or written at \w+://\n  → use .* s3://, .* file://"):
+            refuse_other_scheme(url)

@@ -11,6 +11,7 @@ from quantkit.calibration.options import CalibrateOptions
 from quantkit.calibration.shard_run import ShardCollector
 from quantkit.data.preprocess_choice import PreprocessChoice
 from quantkit.executors import ShardResult
+from quantkit.executors.gpus import gpus_to_share
 from quantkit.executors.placement import argument_for_workers
 from quantkit.progress import NoProgress
 from quantkit.rules import Rule
@@ -37,6 +38,11 @@ class CalibrationTask:
         model, data = (argument_for_workers(value, options.placement) for value in (model, data))
         own = replace(options, workers=None, on=None, gpus_per_worker=0.0, parts=None, force=False)
         return cls(model, data, job.rules, job.spec, own)
+
+    @property
+    def gpus(self) -> tuple[str, ...]:
+        """The GPUs that workers take in turn."""
+        return gpus_to_share(self.options.provider)
 
     def open(self, threads: int) -> Callable[[Shard], ShardResult]:
         """Open model and data, and return a function that collects a shard. Raises what `calibrate` raises."""

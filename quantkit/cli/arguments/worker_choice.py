@@ -11,6 +11,7 @@ import click
 
 from quantkit.cli.arguments.groups import Decorator, grouped, offered
 from quantkit.cli.arguments.parsing import NUMBER, WHOLE
+from quantkit.cli.terminal.console import note
 from quantkit.errors import UsageError
 
 STOPPING = "stopping the workers; the same command goes on later"
@@ -52,6 +53,14 @@ class WorkerChoice:
         if self.divides:
             option = "--on" if self.workers is None else "--workers"
             raise UsageError(f"{option} needs the whole run, and --shard {shard} is a part", remedy="leave one out")
+
+    def note_gpus(self, provider: str, device: int = 0, *, quiet: bool) -> None:
+        """Print a note on the GPUs that workers on this machine take in turn, if there are several."""
+        from quantkit.executors.gpus import gpus_to_share
+
+        gpus = gpus_to_share(provider, device) if self.workers and self.on is None else ()
+        if len(gpus) > 1 and not quiet:
+            note(f"{self.workers} workers take turns on {len(gpus)} GPUs: {', '.join(gpus)}")
 
     @property
     def stopping(self) -> str:

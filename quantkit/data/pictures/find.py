@@ -28,7 +28,7 @@ from quantkit.data.pictures.store import PictureStore
 from quantkit.data.text_rows import text_lines
 from quantkit.errors import DataError
 from quantkit.image_file import SUFFIXES
-from quantkit.locations import is_url, read_object, url_name
+from quantkit.locations import is_url, read_object, refuse_other_scheme, url_name
 from quantkit.paths import exists, is_folder, real_path
 
 IMAGE, TAR, TABLE, VIDEO, ARRAY = "images", ".tar archives", "tables", "videos", "arrays"
@@ -190,7 +190,12 @@ def data_name(source: Any) -> str:
 
 
 def is_remote(source: Any) -> bool:
-    """Return True for a URL, or a pattern of names: not a path of this machine that can be looked at."""
+    """Return True for a URL, or a pattern of names: not a path of this machine that can be looked at.
+
+    DataError for a URL of a scheme that cannot be reached.
+    """
+    if isinstance(source, str) and not exists(source):
+        refuse_other_scheme(source)
     return isinstance(source, (str, os.PathLike)) and (
         is_url(os.fspath(source)) or (is_pattern(os.fspath(source)) and not exists(source))
     )

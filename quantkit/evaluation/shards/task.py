@@ -12,6 +12,7 @@ from quantkit.evaluation.options import EvaluateOptions
 from quantkit.evaluation.request import open_request
 from quantkit.evaluation.shards.evaluator import ShardEvaluator
 from quantkit.executors import ShardResult
+from quantkit.executors.gpus import gpus_to_share
 from quantkit.executors.placement import argument_for_workers
 from quantkit.progress import NoProgress
 from quantkit.sharding import Shard
@@ -40,6 +41,11 @@ class EvaluationTask:
         data, labels = argument_for_workers(data, place), argument_for_workers(labels, place)
         own = replace(options, workers=None, on=None, gpus_per_worker=0.0, parts=None, force=False)
         return cls(given, data, labels, spec, metrics, own)
+
+    @property
+    def gpus(self) -> tuple[str, ...]:
+        """The GPUs that workers take in turn."""
+        return gpus_to_share(self.options.provider, self.options.device)
 
     def open(self, threads: int) -> Callable[[Shard], ShardResult]:
         """Open models and data, and return a function that evaluates a shard. Raises what `evaluate` raises."""

@@ -38,6 +38,11 @@ class LayersTask:
         model, data = argument_for_workers(model, place), argument_for_workers(data, place)
         return cls(model, QuantizationSources(**given), data, spec, own)
 
+    @property
+    def gpus(self) -> tuple[str, ...]:
+        """No GPUs: layers are measured on the CPU."""
+        return ()
+
     def open(self, threads: int) -> Callable[[Shard], ShardResult]:
         """Open network and data, and return a function that measures a shard. Raises what `layers` raises."""
         options = replace(self.options, data=replace(self.options.data, threads=threads))
