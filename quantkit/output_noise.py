@@ -27,18 +27,26 @@ from quantkit.backends.session import SessionOpener, open_session
 from quantkit.data import Feed
 from quantkit.errors import DataError, ModelError
 from quantkit.graph import Model
+from quantkit.metrics.heads.facts import example_facts
+from quantkit.metrics.heads.find import find_head
+from quantkit.metrics.heads.head import Head, HeadQuestion
+from quantkit.metrics.task import network_facts
 from quantkit.numerics import noise_decibels, noise_share
 from quantkit.qdq.selection import comparable_tensors
 from quantkit.statistics.exact_sum import ExactSum
 from quantkit.values import Batch
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from quantkit.values import Array
 
 MeasuredBatch: TypeAlias = "tuple[Batch, Mapping[str, Array], int]"
 """A batch, the outputs of the reference, and the number of samples."""
 BLOCK = 256 << 20
 """Bytes of inputs and outputs that are held in memory at once."""
+OUTPUT = "output "
+"""Begins the keys of outputs, distinct from those of tensors in a pair."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,20 +63,31 @@ class NoiseCandidate:
 
 @dataclass(slots=True)
 class EnergySums:
-    """Accumulated energies: output → Σ ref² and Σ (ref − out)², each the exact sum of those of all batches."""
+    """Accumulated energies: output → Σ ref² and Σ (ref − out)², each the exact sum of those of all batches.
+
+    samples: output → both for every sample, one row each; of these batches alone, where others are joined to them.
+    """
 
     signal: dict[str, ExactSum] = field(default_factory=dict)
     noise: dict[str, ExactSum] = field(default_factory=dict)
+    samples: dict[str, list[NDArray[np.float64]]] = field(default_factory=dict)
 
-    def add(self, name: str, exact: Array, other: Array) -> None:
-        """Add a tensor. Differences that are not finite count as infinite noise, but not Inf and NaN of both."""
+    def add(self, name: str, exact: Array, other: Array, samples: int = 1) -> None:
+        """Add a tensor. Differences that are not finite count as infinite noise, but not Inf and NaN of both.
+
+        samples: rows of axis 0 that are samples; a tensor of another length counts as one.
+        """
+        rows = samples if exact.ndim and len(exact) == samples else 1
         wide = exact.astype(np.float64)
         equal = (wide == other) | (np.isnan(wide) & np.isnan(other))
         with np.errstate(invalid="ignore", over="ignore"):
-            noise = float(np.square(np.where(equal, 0.0, wide - other)).sum())
-        signal = float(np.square(wide, where=np.isfinite(wide), out=np.zeros_like(wide)).sum())
-        self.signal.setdefault(name, ExactSum()).add(signal)
+            squares = np.square(np.where(equal, 0.0, wide - other))
+            noise = float(squares.sum())
+        energies = np.square(wide, where=np.isfinite(wide), out=np.zeros_like(wide))
+        self.signal.setdefault(name, ExactSum()).add(float(energies.sum()))
         self.noise.setdefault(name, ExactSum()).add(noise if math.isfinite(noise) else math.inf)
+        each = np.stack([part.reshape(rows, wide.size // rows).sum(axis=1) for part in (energies, squares)], axis=1)
+        self.samples.setdefault(name, []).append(np.where(np.isfinite(each), each, math.inf))
 
     def ratio(self, names: Sequence[str]) -> float:
         """Return the mean noise-to-signal ratio of tensors."""
@@ -129,6 +148,8 @@ class OutputNoise:
     local: float = 0.0
     each: Mapping[str, float] = field(default_factory=dict)
     """The ratio of every single output."""
+    energies: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = field(default_factory=dict)
+    """Signal and noise of every output, sample by sample; one figure where its axis 0 does not count samples."""
 
     @property
     def db(self) -> float:
@@ -145,11 +166,18 @@ class NoiseMeter:
     """Measures candidates against `reference` on the samples of `feed`, any number of times.
 
     Every call of `noise` runs the reference again, with the feed from its start. threads: number of candidates that run
-    at once. ModelError if the reference has no float output.
+    at once. detections: measure boxes and scores in the rows of a detector whose head is known, instead of the rows.
+    ModelError if the reference has no float output.
     """
 
     def __init__(
-        self, reference: Model, feed: Feed, threads: int | None = None, open_session: SessionOpener = open_session
+        self,
+        reference: Model,
+        feed: Feed,
+        threads: int | None = None,
+        open_session: SessionOpener = open_session,
+        *,
+        detections: bool = False,
     ) -> None:
         self._reference, self._feed = reference, feed
         self._threads = threads or min(8, os.cpu_count() or 1)
@@ -176,6 +204,8 @@ class NoiseMeter:
         self.samples = 0
         """Samples that the last figures are of."""
         self._missing: set[str] = set()
+        self._detections = detections
+        self._head: Head | None = None
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -227,8 +257,11 @@ class NoiseMeter:
 
     def _found(self, candidate: NoiseCandidate, sums: EnergySums) -> OutputNoise:
         local = sums.ratio([candidate.pair[0]]) if candidate.pair else 0.0
-        each = {name: sums.ratio([output_key(name)]) for name in self.outputs}
-        return OutputNoise(sum(each.values()) / len(each), local, each)
+        names = {key: key.removeprefix(OUTPUT) for key in sums.noise if key.startswith(OUTPUT)}
+        each = {name: sums.ratio([key]) for key, name in names.items()}
+        rows = {name: np.concatenate(sums.samples[key]) for key, name in names.items() if key in sums.samples}
+        energies = {name: (found[:, 0], found[:, 1]) for name, found in rows.items()}
+        return OutputNoise(sum(each.values()) / len(each), local, each, energies)
 
     def _run_block(
         self,
@@ -279,11 +312,26 @@ class NoiseMeter:
                 return
             found = run(batch)
             for name in self.outputs:
-                sums.add(output_key(name), exact[name], require_same_shape(found[name], exact[name], name))
+                other = require_same_shape(found[name], exact[name], name)
+                for part, (ideal_part, own_part) in self._parts(name, exact[name], other).items():
+                    sums.add(output_key(part), ideal_part, own_part, samples)
             if candidate.pair:
                 own, ideal = candidate.pair
                 sums.add(own, found[ideal], found[own])
             seen.append(samples)
+
+    def _parts(self, name: str, exact: Array, other: Array) -> Mapping[str, tuple[Array, Array]]:
+        """Return what is compared of an output: itself, or the boxes and the scores in the rows of a detector."""
+        head = self._head
+        if head is None or head.parts is None or name != head.outputs[0]:
+            return {name: (exact, other)}
+        return {f"{part} of {name}": pair for part, pair in head.parts(exact, other).items()}
+
+    def _find_head(self, exact: Mapping[str, Array]) -> None:
+        """Find the head of a detector from the outputs of a batch."""
+        if self._detections and self._head is None and tuple(exact) == self._reference.outputs:
+            facts = example_facts(exact, self._reference.proto.graph)
+            self._head = find_head(HeadQuestion(facts, network_facts(self._reference.metadata)))
 
     def _blocks(self, run: Any, feed: Feed, totals: NoiseTotals) -> Iterator[list[MeasuredBatch]]:
         """Yield lists of batches with the reference's outputs, each list as long as memory allows.
@@ -294,6 +342,7 @@ class NoiseMeter:
         size = 0
         for portion in feed.portions():
             exact = dict(run(portion.batch))
+            self._find_head(exact)
             for name, values in exact.items():
                 missing = np.isnan(values)
                 totals.missing |= {name} if missing.any() else set()
@@ -310,7 +359,7 @@ class NoiseMeter:
 
 def output_key(name: str) -> str:
     """Return the key for the energies of an output, distinct from the key of the same tensor in a pair."""
-    return f"output {name}"
+    return f"{OUTPUT}{name}"
 
 
 def require_same_shape(values: Array, exact: Array, name: str) -> Array:

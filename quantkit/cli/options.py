@@ -225,9 +225,9 @@ LAYER_SELECTION: Mapping[str, Decorator] = {
 }
 
 
-def layer_selection(*, without: Collection[str] = ()) -> Decorator:
+def layer_selection(*, without: Collection[str] = (), rule: Decorator = LAYER_SELECTION["rule"]) -> Decorator:
     """Return a decorator: the command gets `selection`. without: options that it does not offer."""
-    chosen = {field: option for field, option in LAYER_SELECTION.items() if field not in without}
+    chosen = {field: option for field, option in {**LAYER_SELECTION, "rule": rule}.items() if field not in without}
     return grouped("selection", LayerSelection, chosen)
 
 

@@ -34,9 +34,9 @@ SHOWN = 20
 @click.argument("model", metavar="MODEL", type=options.PATH)
 @options.scale_files
 @options.data_choice()
-@options.layer_selection()
+@options.layer_selection(rule=options.rule(text="With --data, samples that are held out choose it unless you do."))
 @quantized_type
-@options.repair("all that are possible")
+@options.repair("with --data those that help on samples that are held out, else those that need none")
 @click.option(
     "--output",
     "-o",
@@ -83,7 +83,7 @@ def quantize(
 
     Scales come from the statistics of `quantkit calibrate` by any calibration method, without data, or unchanged from a
     calibration table, including one that TensorRT wrote. With --data the model is repaired as well (--repair), so that
-    INT8 loses less accuracy.
+    INT8 loses less accuracy, and calibration method and repairs are chosen on samples that nothing was fitted to.
     """
     from quantkit.cli.terminal.progress import Spinner
     from quantkit.quantization.options import QuantizeOptions
@@ -146,6 +146,8 @@ def print_quantization(result: Quantization) -> None:
         note(f"… {len(result.notes) - SHOWN} more remarks (--json lists all)")
     counts = f"{len(result.pairs)} activations, {len(result.weights)} weights ({result.form.value} in the file)"
     fields = [("scales", result.source), ("Q/DQ", f"{counts}, opset {result.opset}")]
+    if result.held_out is not None:
+        fields += [("held out", line) for line in result.held_out.lines]
     if result.coverage is not None:
         fields.append(("table", coverage_text(result.coverage)))
     if result.folded:
@@ -211,6 +213,7 @@ def quantize_document(result: Quantization) -> dict[str, Any]:
             "missing": list(coverage.missing),
             "extra": list(coverage.extra),
         },
+        "held_out": result.held_out and result.held_out.document,
         "trial": result.trial and result.trial.document,
         "notes": list(result.notes),
     }

@@ -11,7 +11,6 @@ from quantkit.data.opening import DataFields
 from quantkit.errors import UsageError
 from quantkit.qdq.insertion import WeightForm
 from quantkit.qdq.placement import Policy
-from quantkit.rules import DEFAULT_RULE
 from quantkit.tensorrt_version import DEFAULT_VERSION, installed_number, number_text, parse_version
 from quantkit.values import QuantizedType, check_number
 
@@ -35,8 +34,8 @@ class QuantizeOptions:
 
     type: QuantizedType = QuantizedType.INT8
     """The type that tensors are quantized to; FP8 needs TensorRT 10."""
-    rule: str | Rule = DEFAULT_RULE
-    """How scales come from statistics; `best` chooses for every tensor."""
+    rule: str | Rule | None = None
+    """How scales come from statistics; `best` chooses for every tensor. None: chosen by the data, else the default."""
     policy: Policy = Policy.TENSORRT
     exclude: tuple[str, ...] = ()
     """Nodes that stay float: names, patterns (`/head/*`) or operators (`Softmax`)."""
@@ -47,7 +46,7 @@ class QuantizeOptions:
     fp16: bool = False
     """Convert the rest of the network to FP16: TensorRT 11 has no flag for that."""
     repairs: tuple[str, ...] | None = None
-    """Names of repairs; None: all with data, those that need no data with statistics, none with a table."""
+    """Names of repairs; None: with data those that help, with statistics those that need no data, else none."""
     gpu_profile: str | os.PathLike[str] | GpuProfile | None = None
     """A profile of a GPU, or its file: where INT8 is not faster there, operators stay float."""
     gpu_batch: int | None = None
@@ -111,7 +110,7 @@ class QuantizeFields(DataFields, total=False):
     """The keywords of `quantize` that are fields of `QuantizeOptions`."""
 
     type: QuantizedType | str
-    rule: str | Rule
+    rule: str | Rule | None
     policy: Policy | str
     exclude: str | Sequence[str]
     include: str | Sequence[str]

@@ -33,11 +33,12 @@ from quantkit.qdq.layer_counts import count_fp8_layers, count_int8_layers
 from quantkit.qdq.placement import Choices
 from quantkit.qdq.reader import has_qdq
 from quantkit.qdq.removal import describe_way_back
+from quantkit.quantization.choice import ChoiceRequest, FittedStatistics, choose_network, fit_statistics
+from quantkit.quantization.choice_record import HeldOutChoice
 from quantkit.quantization.for_gpu import choose_for_gpu, largest_scales
 from quantkit.quantization.options import QuantizeFields, QuantizeOptions
 from quantkit.quantization.output_trial import try_quantized
 from quantkit.quantization.record import METADATA_KEY
-from quantkit.quantization.repair_choice import choose_repairs
 from quantkit.quantization.repair_run import NetworkSamples, apply_repairs, collect_network_statistics
 from quantkit.quantization.result import Quantization
 from quantkit.quantization.reuse import (
@@ -60,6 +61,7 @@ from quantkit.repairs.repair import RepairReport
 from quantkit.rewrites.divided_products import divide_products
 from quantkit.rewrites.fold_batch_norm import fold_batch_norms
 from quantkit.rewrites.fp16 import convert_to_fp16
+from quantkit.rules import DEFAULT_RULE, Rule
 from quantkit.staging import claimed_outputs, staged_files
 from quantkit.values import QuantizedType, checked_options
 
@@ -68,6 +70,9 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from quantkit.statistics import Statistics
+
+
+NOT_ASKED = "nothing is to be chosen"
 
 
 @takes_fields(QuantizeOptions, DataOptions)
@@ -135,7 +140,7 @@ def quantize_in_memory(
     phase("inserting Q/DQ")
     scales = prepared.scales
     made = insert_qdq(prepared.network, scales.scales, prepared.choices, form)
-    proto, notes = finish_model(source, made, scales, options, tuple(prepared.repairs))
+    proto, notes = finish_model(source, made, scales, options, prepared)
     notes += prepared.notes + shared_scale_notes(scales, made.pairs)
     notes += describe_left_out(scale_source.data.unreadable) if scale_source.data else ()
     notes += describe_unscalable(scales.statistics) if scales.statistics else ()
@@ -164,6 +169,7 @@ def quantize_in_memory(
         int8_layers=count_int8_layers(replace(source, proto=proto, sha256="")),
         fp8_layers=count_fp8_layers(replace(source, proto=proto, sha256="")),
         trial=trial,
+        held_out=prepared.held_out,
     )
 
 
@@ -199,6 +205,7 @@ class PreparedModel:
     repairs: Mapping[str, RepairReport]
     choices: Choices
     notes: tuple[str, ...] = ()
+    held_out: HeldOutChoice | None = None
 
 
 def prepare_model(
@@ -221,40 +228,50 @@ def prepare_model(
             )
         resolve_repairs(options.repairs, statistics=False, data=False)
         scales = scales_from_table(source, given_path(given.table, "the table"), options.min_coverage)
-        fitted = choose_for_gpu(network, scales.scales, choices, options)
-        return PreparedModel(network, scales, {}, fitted.choices, fitted.notes)
-    known, name = resolve_statistics(source, given, network, choices, phase)
+        on_gpu = choose_for_gpu(network, scales.scales, choices, options)
+        return PreparedModel(network, scales, {}, on_gpu.choices, on_gpu.notes)
     names = resolve_repairs(options.repairs, statistics=True, data=given.data is not None, quantized_type=options.type)
-    fitted = choose_for_gpu(network, largest_scales(known, options.type), choices, options)
-    choices, notes = fitted.choices, fitted.notes
-    if options.repairs is None and given.data is not None and options.type is QuantizedType.INT8:
-        chosen = choose_repairs(network, known, given.data, choices, options.rule, phase)
-        made, notes = chosen.made, (*notes, chosen.text)
+    chooses = options.type is QuantizedType.INT8 and (options.rule is None or options.repairs is None)
+    fitted = find_statistics(source, given, network, choices, phase, hold_out=chooses)
+    on_gpu = choose_for_gpu(network, largest_scales(fitted.statistics, options.type), choices, options)
+    choices, notes = on_gpu.choices, (*on_gpu.notes, *fitted.notes)
+    rule: str | Rule = options.rule or DEFAULT_RULE
+    name, held_out = fitted.source, None
+    if given.data is not None and chooses:
+        request = ChoiceRequest(network, given.data, fitted, choices, options.rule, options.repairs)
+        chosen = choose_network(request, phase)
+        made, rule, name, held_out = chosen.made, chosen.rule, chosen.source, chosen.held_out
+        notes += chosen.notes
     else:
-        made = apply_repairs(network, known, names, given.data, choices, phase)
+        made = apply_repairs(network, fitted.statistics, names, given.data, choices, phase)
     if made.collected_again and given.statistics is not None:
         name = "the data, collected again after its repairs,"
     phase("choosing scales")
-    chosen_scales = scales_by_rule(made.statistics, options.rule, name, options.type)
-    return PreparedModel(made.network, chosen_scales, made.done, choices, notes)
+    chosen_scales = scales_by_rule(made.statistics, rule, name, options.type)
+    return PreparedModel(made.network, chosen_scales, made.done, choices, notes, held_out)
 
 
-def resolve_statistics(
-    source: Model, given: ScaleSource, network: Model, choices: Choices, phase: Phases
-) -> tuple[Statistics, str]:
-    """Return the statistics that were given, or those collected from the data, and their name."""
+def find_statistics(
+    source: Model, given: ScaleSource, network: Model, choices: Choices, phase: Phases, *, hold_out: bool
+) -> FittedStatistics:
+    """Return the statistics that were given, or those collected from the data; hold_out: from a part of it."""
+    known = None
     if given.statistics is not None:
-        found = load_statistics_for(source, given.statistics)
+        known = load_statistics_for(source, given.statistics)
         if given.data is not None:
-            refuse_other_preprocess(found, source, given.preprocess, given.data.source)
-        return found
+            refuse_other_preprocess(known, source, given.preprocess, given.data.source)
+    if given.data is not None and hold_out:
+        return fit_statistics(network, known, given.data, choices.exclude, phase)
+    if known is not None:
+        return FittedStatistics(NOT_ASKED, *known)
     if given.data is None:
         raise UsageError(
             "scales come from statistics, a table, or data, and none is given",
             remedy="quantkit calibrate --backend onnxruntime --data … MODEL writes statistics and a table",
         )
     phase("collecting statistics")
-    return collect_network_statistics(network, given.data, choices.exclude, phase), "the data"
+    found = collect_network_statistics(network, given.data, choices.exclude, phase)
+    return FittedStatistics(NOT_ASKED, found, "the data")
 
 
 def write_quantized(
@@ -297,7 +314,7 @@ def finish_model(
     made: QuantizedNetwork,
     scales: QuantizationScales,
     options: QuantizeOptions,
-    repairs: tuple[str, ...],
+    prepared: PreparedModel,
 ) -> tuple[onnx.ModelProto, tuple[str, ...]]:
     """Return the network in the form that TensorRT computes best, in FP16 if asked for, with provenance; and notes."""
     proto, clips = without_misread_clips(replace(source, proto=made.proto, sha256=""))
@@ -337,7 +354,8 @@ def finish_model(
         "include": list(options.include),
         "weights": options.form.value,
         "fp16": options.fp16,
-        "repairs": list(repairs),
+        "repairs": list(prepared.repairs),
+        **({} if prepared.held_out is None else {"held_out": prepared.held_out.document}),
         **({} if options.gpu_profile is None else {"gpu": load_profile(options.gpu_profile).where}),
     }
     entry = proto.metadata_props.add()

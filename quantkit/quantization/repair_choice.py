@@ -1,138 +1,119 @@
-"""The choice of repairs: how much they help is measured at the outputs of the network.
+"""Networks after some of the repairs, compared on samples that these were not fitted to.
 
 The prediction of a single repair ignores side effects: a channel that is scaled for its readers also affects the pairs
-of a residual Add, and factors may suit a weight badly. So the outputs of repaired networks are compared with those of
-the float network on a few samples, and fewer repairs are chosen if that leaves less noise.
+of a residual Add, and factors and roundings may suit only the samples that they were computed from. So networks are
+repaired step by step, and each is measured on samples held out:
 
-    all repairs                   chosen if they are better than the cheapest by half a decibel
-    those that do not rescale     measured otherwise; then the best of the three is chosen
-    those from statistics alone   the cheapest
+    rescaling      one after the other; one that loses a lot is left out at once
+    rounding       behind those that are left; and without them, if they gain nothing by themselves
+    every one      with the repairs from statistics alone, and without
+
+Rounding weighs the error that rescaling moves into weights, so that it decides where rescaling alone does not.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
-from quantkit.data import open_data
-from quantkit.data.opening import whole_batches
-from quantkit.errors import DataError, ModelError
-from quantkit.graph import Model
-from quantkit.numerics import format_db, noise_decibels
-from quantkit.output_noise import NoiseCandidate, NoiseMeter
-from quantkit.preprocess import Preprocess
 from quantkit.progress import Phases
-from quantkit.qdq.insert import insert_qdq
-from quantkit.qdq.insertion import WeightForm
 from quantkit.qdq.placement import Choices
-from quantkit.quantization.repair_run import NetworkSamples, RepairedNetwork, apply_repairs
-from quantkit.quantization.scales import scales_by_rule
-from quantkit.repairs.registry import REPAIR_NAMES, from_statistics_alone, without_rescaling
+from quantkit.quantization.choice_record import Gain
+from quantkit.quantization.held_out import HeldOutMeter, gain_over
+from quantkit.quantization.repair_run import NetworkSamples, RepairedNetwork, apply_repair
+from quantkit.quantization.rule_choice import Way, best_way, quantized_by_rule, repairs_made
+from quantkit.repairs.registry import REPAIRS
+from quantkit.repairs.repair import Needs, Repair
 from quantkit.rules import Rule
-from quantkit.statistics import Statistics
 
-SAMPLES = 64
-"""The SQNR of outputs is known to a few tenths of a decibel after so many samples."""
-CLEAR = 0.5
-"""Lead in dB over the cheapest repairs with which all repairs are chosen without measuring anything in between."""
-EXACT = 200.0
-"""SQNR in dB that an output without any error counts as."""
+FREE = tuple(repair for repair in REPAIRS if repair.needs is Needs.STATISTICS)
+RESCALING = tuple(repair for repair in REPAIRS if repair.rescales)
+FITTED = tuple(repair for repair in REPAIRS if repair.needs is Needs.DATA and not repair.rescales)
 
 
-@dataclass(frozen=True, slots=True)
-class RepairChoice:
-    """The network after the repairs that were chosen, and a text that compares them with others."""
-
-    made: RepairedNetwork
-    text: str
-
-
-def choose_repairs(
-    network: Model,
-    statistics: Statistics,
-    data: NetworkSamples,
-    choices: Choices,
-    rule: str | Rule,
-    phase: Phases,
-) -> RepairChoice:
-    """Apply all repairs, or fewer if these leave less noise at the outputs; all if outputs cannot be compared.
-
-    DataError, ModelError, UsageError.
-    """
-    cheap, unscaled = from_statistics_alone(), without_rescaling()
-    every = apply_repairs(network, statistics, REPAIR_NAMES, data, choices, phase)
-    plain = apply_repairs(network, statistics, cheap, None, choices, phase)
-    try:
-        measure = open_noise_meter(network, data)
-        found = [RepairCandidate(REPAIR_NAMES, every), RepairCandidate(cheap, plain)]
-        heard = measure_candidates(measure, found, rule, choices, phase)
-        if not found[0].db(heard) >= found[1].db(heard) + CLEAR and every.collected_again:
-            found.append(RepairCandidate(unscaled, apply_repairs(network, statistics, unscaled, data, choices, phase)))
-            heard = measure_candidates(measure, found, rule, choices, phase)
-    except (ModelError, DataError) as error:
-        return RepairChoice(every, f"all repairs: outputs were not compared ({error.summary})")
-    if not heard:
-        return RepairChoice(
-            plain, f"{repairs_text(cheap)}: the outputs have no signal by which repairs could be compared"
-        )
-    best = max(found, key=lambda way: way.db(heard))
-    others = ", ".join(f"{format_db(way.db(heard))} with {repairs_text(way.names)}" for way in found if way is not best)
-    outputs = "outputs" if len(heard) == len(measure.outputs) else f"{len(heard)} of {len(measure.outputs)} outputs"
-    text = (
-        f"{repairs_text(best.names)}: {outputs} at {format_db(best.db(heard))} on {measure.samples} samples, {others}"
-    )
-    return RepairChoice(best.made, text)
+SLACK = 2.0
+"""Loss in dB up to which rescaling is kept until weights are rounded: that makes up for a lot of it."""
 
 
 @dataclass(slots=True)
-class RepairCandidate:
-    """A network after repairs of these names, and output → SQNR in dB once it is measured."""
+class RepairTrials:
+    """Networks after some of the repairs, measured as soon as they are made; of all only the best is kept.
 
-    names: tuple[str, ...]
-    made: RepairedNetwork
-    each: dict[str, float] = field(default_factory=dict)
-
-    def db(self, outputs: Collection[str]) -> float:
-        """Return the mean SQNR of some outputs in dB, in which loud and quiet ones count the same."""
-        return sum(self.each[name] for name in outputs) / len(outputs) if outputs else math.nan
-
-
-def measure_candidates(
-    measure: NoiseMeter,
-    ways: Sequence[RepairCandidate],
-    rule: str | Rule,
-    choices: Choices,
-    phase: Phases,
-) -> tuple[str, ...]:
-    """Measure the candidates that are not measured yet; return the outputs by which they can be compared.
-
-    These are all but outputs without a signal, and outputs that are exact in every candidate.
+    rule: of the scales. default: the network that others are compared with, which is measured already. fitting: the
+    samples that repairs are computed from.
     """
-    for way in (way for way in ways if not way.each):
-        phase("comparing outputs")
-        network = way.made.network
-        scales = scales_by_rule(way.made.statistics, rule, "", choices.type).scales
-        proto = insert_qdq(network, scales, choices, WeightForm.FLOAT).proto
-        candidate = replace(network, proto=proto, sha256="")
-        made = {"": NoiseCandidate(lambda made=candidate: made)}  # type: ignore[misc]
-        noise = measure.noise(made, phase.count)[""].each
-        way.each = {name: min(noise_decibels(ratio), EXACT) for name, ratio in noise.items()}
-    heard = [name for name in measure.outputs if all(math.isfinite(way.each[name]) for way in ways)]
-    return tuple(name for name in heard if any(way.each[name] < EXACT for way in ways))
+
+    rule: Rule
+    default: Way
+    fitting: NetworkSamples
+    choices: Choices
+    meter: HeldOutMeter[Way]
+    phase: Phases
+    best: RepairedNetwork | None = None
+    lost: dict[str, Gain] = field(default_factory=dict)
+    """Repairs that were left out at once → what they gain without rounding."""
+
+    def add(self, start: RepairedNetwork) -> RepairedNetwork:
+        """Measure a network without and with the repairs that need no data; return the latter."""
+        self._measure(start)
+        made = start
+        for repair in FREE:
+            made = apply_repair(made, repair, None, self.choices, self.phase, rounds_weights=False)
+        self._measure(made)
+        return made
+
+    def _measure(self, made: RepairedNetwork) -> None:
+        way = self.way(made)
+        self.meter.measure({way: partial(quantized_by_rule, made, self.rule, self.choices)}, self.phase)
+        if best_way(self.meter.found, self.default, self.meter.outputs) == way:
+            self.best = made
+
+    def apply(self, start: RepairedNetwork, repair: Repair) -> RepairedNetwork:
+        """Return the network after one more repair that needs data."""
+        return apply_repair(start, repair, self.fitting, self.choices, self.phase, rounds_weights=True)
+
+    def way(self, made: RepairedNetwork) -> Way:
+        """Return the key of a network."""
+        return self.rule.name, repairs_made(made)
+
+    def gain(self, made: RepairedNetwork, other: RepairedNetwork) -> Gain:
+        """Return what one of the networks gains over another."""
+        found = self.meter.found
+        return gain_over(found[self.way(made)], found[self.way(other)], self.meter.outputs)
 
 
-def repairs_text(names: tuple[str, ...]) -> str:
-    """Return `all repairs`, `round and bias` or `bias alone`."""
-    if names == REPAIR_NAMES:
-        return "all repairs"
-    return " and ".join(names) if len(names) > 1 else f"{names[0]} alone"
+def try_repairs(start: RepairedNetwork, trials: RepairTrials) -> None:
+    """Apply repairs to a network step by step, and measure. ModelError, DataError, UsageError."""
+    kept, compared = start, trials.add(start)
+    doubtful = False
+    for repair in RESCALING:
+        scaled = trials.apply(kept, repair)
+        if not scaled.done[repair.name].gains:
+            kept = replace(kept, done=scaled.done)
+            continue
+        whole = trials.add(scaled)
+        gain = trials.gain(whole, compared)
+        if gain.db <= -SLACK:
+            trials.lost[repair.name] = gain
+            continue
+        kept, compared = scaled, whole
+        doubtful |= gain.db <= 0.0
+    rescaled = kept.network is not start.network
+    for origin in (kept, start) if doubtful and rescaled else (kept,):
+        made = origin
+        for repair in FITTED:
+            made = trials.apply(made, repair)
+        trials.add(made)
 
 
-def open_noise_meter(network: Model, data: NetworkSamples) -> NoiseMeter:
-    """Open a meter of the noise at the outputs. ModelError if the network has none that could be compared."""
-    limit = whole_batches(min(data.options.limit or SAMPLES, SAMPLES), network.inputs)
-    spec = data.preprocess
-    assert isinstance(spec, Preprocess)
-    feed, _ = open_data(data.source, network.inputs, spec, replace(data.options, limit=limit))
-    return NoiseMeter(network, feed, data.options.threads)
+def gains_of_each(chosen: Way, meter: HeldOutMeter[Way]) -> Mapping[str, Gain]:
+    """Return what each repair gains or would gain, where the network was measured both with it and without it."""
+    rule, names = chosen
+    found: dict[str, Gain] = {}
+    for repair in REPAIRS:
+        with_it = rule, tuple(r.name for r in REPAIRS if r.name in names or r is repair)
+        without = rule, tuple(name for name in with_it[1] if name != repair.name)
+        if with_it in meter.found and without in meter.found:
+            found[repair.name] = gain_over(meter.found[with_it], meter.found[without], meter.outputs)
+    return found

@@ -21,7 +21,7 @@ from quantkit.progress import PhaseProgress, Phases
 from quantkit.qdq.insert import plan_quantization
 from quantkit.qdq.placement import Choices
 from quantkit.repairs.registry import repairs_named
-from quantkit.repairs.repair import Observe, RepairInput, RepairReport
+from quantkit.repairs.repair import Observe, Repair, RepairInput, RepairReport
 from quantkit.statistics import Statistics
 from quantkit.values import Batch
 
@@ -50,13 +50,15 @@ class NetworkSamples:
 class RepairedNetwork:
     """A network after its repairs, the statistics that belong to it, and a report of each repair by name.
 
-    collected_again: the statistics are no longer those that were given.
+    collected_again: the statistics are no longer those that were given. unrounded: the network before its weights were
+    rounded; None as long as they are not.
     """
 
     network: Model
     statistics: Statistics
-    done: Mapping[str, RepairReport]
-    collected_again: bool
+    done: Mapping[str, RepairReport] = field(default_factory=dict)
+    collected_again: bool = False
+    unrounded: Model | None = None
 
 
 def collect_network_statistics(
@@ -94,27 +96,39 @@ def apply_repairs(
 ) -> RepairedNetwork:
     """Apply the repairs `names`. What stays float by `choices` is left alone. UsageError."""
     repairs = repairs_named(names)
+    rounds_weights = any(repair.rounds_weights for repair in repairs)
+    made = RepairedNetwork(network, statistics)
+    for repair in repairs:
+        made = apply_repair(made, repair, data, choices, phase, rounds_weights=rounds_weights)
+    return made
+
+
+def apply_repair(
+    made: RepairedNetwork,
+    repair: Repair,
+    data: NetworkSamples | None,
+    choices: Choices,
+    phase: Phases,
+    *,
+    rounds_weights: bool,
+) -> RepairedNetwork:
+    """Apply one more repair. rounds_weights: weights will be rounded adaptively after it, or by it. UsageError."""
+    phase(repair.name)
+    network, statistics, again = made.network, made.statistics, made.collected_again
     largest = {name: h.amax / choices.type.largest for name, h in statistics.histograms.items()}
     plan = plan_quantization(network, largest, choices)
-    rounds_weights = any(repair.rounds_weights for repair in repairs)
-    unrounded: Model | None = None
-    again = False
-    done: dict[str, RepairReport] = {}
-    for repair in repairs:
-        phase(repair.name)
-        observe = None if data is None else tensor_observer(network, data, phase)
-        given = RepairInput(network, statistics, plan, choices.type, observe, rounds_weights, unrounded, phase)
-        outcome = repair.apply(given)
-        done[repair.name] = repair.report(outcome)
-        if repair.rounds_weights:
-            unrounded = unrounded or network
-        network = replace(network, proto=outcome.proto)
-        if repair.rescales and outcome.gains:
-            assert data is not None, "bug in quantkit: a repair that rescales needs data"
-            again = True
-            phase("collecting statistics again")
-            statistics = collect_network_statistics(network, data, choices.exclude, phase)
-    return RepairedNetwork(network, statistics, done, again)
+    observe = None if data is None else tensor_observer(network, data, phase)
+    outcome = repair.apply(
+        RepairInput(network, statistics, plan, choices.type, observe, rounds_weights, made.unrounded, phase)
+    )
+    unrounded = made.unrounded or network if repair.rounds_weights else made.unrounded
+    network = replace(network, proto=outcome.proto)
+    if repair.rescales and outcome.gains:
+        assert data is not None, "bug in quantkit: a repair that rescales needs data"
+        again = True
+        phase("collecting statistics again")
+        statistics = collect_network_statistics(network, data, choices.exclude, phase)
+    return RepairedNetwork(network, statistics, {**made.done, repair.name: repair.report(outcome)}, again, unrounded)
 
 
 def tensor_observer(

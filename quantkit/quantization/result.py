@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from quantkit.backends.trial_run import Trial
 from quantkit.qdq.float_reason import FloatReason
 from quantkit.qdq.insertion import WeightForm
+from quantkit.quantization.choice_record import HeldOutChoice
 from quantkit.repairs.repair import RepairReport
 from quantkit.table import Coverage
 from quantkit.values import QuantizedType
@@ -50,6 +51,8 @@ class Quantization(RichDisplay):
     """Those that compute in FP8."""
     trial: Trial | None = None
     """The outcome of running it once before it was written; None if it was not written."""
+    held_out: HeldOutChoice | None = None
+    """What was chosen by samples that nothing was fitted to; None where nothing was to be chosen, or could be."""
     reused: bool = False
     """True if an earlier call wrote the files, from the same inputs."""
 
@@ -62,7 +65,14 @@ class Quantization(RichDisplay):
         repairs = [f"{name}: {repair.text}" for name, repair in self.repairs.items()]
         return (
             f"Q/DQ for {len(self.pairs)} activations and {len(self.weights)} weights, scales from {self.source}",
-            Remarks([*repairs, *([self.trial.text] if self.trial else []), *self.notes]),
+            Remarks(
+                [
+                    *(self.held_out.lines if self.held_out else ()),
+                    *repairs,
+                    *([self.trial.text] if self.trial else []),
+                    *self.notes,
+                ]
+            ),
             ViewTable(
                 ("stays float", "why"), [(node, str(reason)) for node, reason in self.left.items()], frozenset({0, 1})
             ),

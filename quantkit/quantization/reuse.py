@@ -30,12 +30,13 @@ from quantkit.graph.model import default_opset
 from quantkit.paths import exists
 from quantkit.preprocess import Preprocess
 from quantkit.qdq.float_reason import FloatReason
+from quantkit.quantization.choice_record import HeldOutChoice
 from quantkit.quantization.options import QuantizeOptions
 from quantkit.quantization.repair_run import NetworkSamples
 from quantkit.quantization.result import Quantization
 from quantkit.regular_file import regular_file_digest
 from quantkit.repairs.repair import RepairReport
-from quantkit.rules import as_rules
+from quantkit.rules import DEFAULT_RULE, as_rules
 from quantkit.staging import refuse_existing
 from quantkit.statistics import Statistics, statistics_bytes
 from quantkit.table import Coverage
@@ -67,6 +68,7 @@ class StoredQuantization:
     int8_layers: tuple[int, int]
     fp8_layers: int
     trial: Trial | None
+    held_out: HeldOutChoice | None = None
 
 
 RUNS = DocumentType[StoredQuantization](
@@ -105,7 +107,7 @@ def quantization_inputs(
         "quantkit": __version__,
         "network": source.sha256,
         **known,
-        "rule": None if table else [rule.name for rule in as_rules(options.rule)],
+        "rule": None if table else rule_names(options, data),
         "type": options.type.value,
         "policy": options.policy.value,
         "excluded layers": sorted(options.exclude),
@@ -118,6 +120,13 @@ def quantization_inputs(
         **samples,
     }
     return QuantizationInputs(parts, stamps)
+
+
+def rule_names(options: QuantizeOptions, data: NetworkSamples | None) -> list[str] | str:
+    """Return the names of the rules that were asked for; where the data choose, a word for that. UsageError."""
+    if options.rule is None and data is not None:
+        return "chosen by the data"
+    return [rule.name for rule in as_rules(options.rule or DEFAULT_RULE)]
 
 
 def profile_identity(options: QuantizeOptions) -> dict[str, Any]:
@@ -185,6 +194,7 @@ def record_quantization(made: Quantization, source: Model, inputs: QuantizationI
         int8_layers=made.int8_layers,
         fp8_layers=made.fp8_layers,
         trial=made.trial,
+        held_out=made.held_out,
     )
     entry = made.proto.metadata_props.add()
     entry.key, entry.value = RUN_KEY, json.dumps(asdict(stored), default=enum_value)  # names that are not UTF-8 too

@@ -8,7 +8,7 @@ Layout          a kind of head by name, and how it is recognised
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -109,7 +109,9 @@ class Head:
 
     decode: outputs of one image and the size of the input → detections in pixels of the input. split: a batch's outputs
     and the number of images → the outputs of each image. first: number of the first class; 1 where 0 is the background.
-    by_id: classes are numbered by COCO's category ids, if the labels have such.
+    by_id: classes are numbered by COCO's category ids, if the labels have such. parts: the first output of two networks
+    for a batch → what they are compared by, name → the values of both: boxes and scores, so that large numbers of one
+    do not hide the other. Boxes count by the first network's scores: those of the background lie anywhere.
     """
 
     layout: str
@@ -120,6 +122,7 @@ class Head:
     split: Callable[[ImageOutputs, int], Iterable[ImageOutputs]] = rows_of_batch
     first: int = 0
     by_id: bool = False
+    parts: Callable[[Array, Array], Mapping[str, tuple[Array, Array]]] | None = None
 
     @property
     def summary(self) -> str:

@@ -151,7 +151,22 @@ def make_head(layout: str, question: HeadQuestion, output: OutputFacts, extra: E
     if classes < 1 or (question.classes is not None and question.classes != classes and not question.named):
         return None
     outputs = (output.name,) if extra.prototypes is None else (output.name, extra.prototypes)
-    return Head(layout, extra.task, outputs, classes, partial(decode_rows, layout, classes, extra))
+    parts = partial(compared_parts, layout, classes)
+    return Head(layout, extra.task, outputs, classes, partial(decode_rows, layout, classes, extra), parts=parts)
+
+
+def compared_parts(layout: str, classes: int, exact: Array, other: Array) -> dict[str, tuple[Array, Array]]:
+    """Return boxes, scores and extra columns of two networks for a batch; boxes and extra times the root of the first
+    one's best score."""
+    pairs = [np.asarray(values.swapaxes(1, 2) if layout == "v8" else values, np.float64) for values in (exact, other)]
+    start = 4 if layout == "v8" else 5
+    scores = [rows[..., start : start + classes] for rows in pairs]
+    if layout != "v8":
+        scores = [each * rows[..., 4:5] for each, rows in zip(scores, pairs, strict=True)]
+    weights = np.sqrt(np.clip(scores[0].max(axis=2, keepdims=True), 0.0, None))
+    boxes, extra = ([rows[..., part] * weights for rows in pairs] for part in (slice(4), slice(start + classes, None)))
+    found = {"boxes": (boxes[0], boxes[1]), "scores": (scores[0], scores[1])}
+    return found | ({"coefficients": (extra[0], extra[1])} if extra[0].shape[2] else {})
 
 
 def decode_rows(layout: str, classes: int, extra: Extra, outputs: ImageOutputs, canvas: Canvas) -> Detections:

@@ -24,7 +24,7 @@ from quantkit.quantization.quantize import quantize, refuse_quantized
 from quantkit.quantization.scales import load_statistics_for
 from quantkit.rewrites.fold_batch_norm import fold_batch_norms
 from quantkit.rewrites.fp16 import convert_to_fp16
-from quantkit.rules import as_rules
+from quantkit.rules import DEFAULT_RULE, as_rules
 from quantkit.statistics import Statistics
 from quantkit.table import table_bytes
 from quantkit.tensorrt_version import target_version
@@ -81,9 +81,10 @@ class StatisticsNetworks:
 
     def __init__(self, source: Model, statistics: Statistics, options: QuantizeOptions, folder: Path) -> None:
         self._source, self._statistics, self._folder = source, statistics, folder
-        rule = memoized_rule(options.rule) if isinstance(options.rule, str) else options.rule
+        given = options.rule or DEFAULT_RULE
+        rule = memoized_rule(given) if isinstance(given, str) else given
         self._options = replace(options, rule=rule)
-        self._given = options.rule
+        self._given = given
         self._plain: onnx.ModelProto | None = None
 
     def plain(self, *, half: bool) -> onnx.ModelProto:

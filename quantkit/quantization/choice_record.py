@@ -1,0 +1,103 @@
+"""What was chosen by samples held out, as it is told, written for programs, and kept in the metadata of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from quantkit.numerics import format_db
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """What one network is better than another, in dB, and the standard error of that."""
+
+    db: float
+    error: float
+
+    def clear(self, errors: float) -> bool:
+        """Return True if it is above 0 by more than so many standard errors."""
+        return self.db > 0.0 and self.db > errors * self.error
+
+    @property
+    def text(self) -> str:
+        """Return for example `+0.7 ± 0.1 dB`."""
+        return f"{self.db + 0.0:+.1f} ± {self.error:.1f} dB".replace("-", "−")
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOutChoice:
+    """A choice by samples that nothing was fitted to.
+
+    rule, repairs: what the network has. rules: other rule → its gain over the default rule. gains: repair → what it
+    gains, or would gain, beside the others that were chosen. default_rule, default_repairs: the default from statistics
+    alone, which it is compared with. db, default_db: SQNR of the outputs of both; gain: the difference, as far as one
+    half of the samples predicts it for the other. fitted, held: numbers of samples that were fitted to, and held out.
+    refitted: afterwards the network was fitted to all of them.
+    outputs: how many were compared, and how many there are.
+    """
+
+    rule: str
+    repairs: tuple[str, ...]
+    rules: Mapping[str, Gain]
+    gains: Mapping[str, Gain]
+    default_rule: str
+    default_repairs: tuple[str, ...]
+    db: float
+    default_db: float
+    gain: Gain
+    fitted: int
+    held: int
+    refitted: bool
+    outputs: tuple[int, int]
+
+    @property
+    def text(self) -> str:
+        """The outcome in one line."""
+        compared, every = self.outputs
+        what = "outputs" if compared == every else f"{compared} of {every} outputs"
+        figure = f"{what} at {format_db(self.db)} on {self.held} samples that nothing was fitted to"
+        again = "; then fitted to all samples" if self.refitted else ""
+        if self.is_default:
+            return f"{figure}, by the default ({self.default_text}); nothing else left less noise{again}"
+        chosen = f"{self.rule}, {repairs_text(self.repairs)}"
+        default = f"{format_db(self.default_db)} by the default ({self.default_text}), a gain of {self.gain.text}"
+        return f"{figure}, by {chosen}; {default}{again}"
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The choice for programs."""
+        return asdict(self)
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The outcome, and why, in at most two lines."""
+        return (self.text, self.why) if self.why else (self.text,)
+
+    @property
+    def is_default(self) -> bool:
+        """True if the network is the default from statistics alone."""
+        return (self.rule, self.repairs) == (self.default_rule, self.default_repairs)
+
+    @property
+    def default_text(self) -> str:
+        """The default in words."""
+        return f"{self.default_rule}, {repairs_text(self.default_repairs)}"
+
+    @property
+    def why(self) -> str:
+        """What was compared, and how it came out, in one line; empty if there was nothing to compare."""
+        rules = [f"{rule} {gain.text}" for rule, gain in self.rules.items()]
+        repairs = [
+            f"{name} {gain.text}" + ("" if name in self.repairs else " (left out)") for name, gain in self.gains.items()
+        ]
+        parts = [f"rules, against {self.default_rule}: {', '.join(rules)}"] if rules else []
+        return "; ".join([*parts, *([f"repairs: {', '.join(repairs)}"] if repairs else [])])
+
+
+def repairs_text(names: tuple[str, ...]) -> str:
+    """Return `round and bias`, `bias alone` or `no repairs`."""
+    if not names:
+        return "no repairs"
+    return " and ".join(names) if len(names) > 1 else f"{names[0]} alone"
