@@ -148,7 +148,9 @@ class OutputNoise:
     local: float = 0.0
     each: Mapping[str, float] = field(default_factory=dict)
     """The ratio of every single output."""
-    energies: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = field(default_factory=dict)
+    energies: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
     """Signal and noise of every output, sample by sample; one figure where its axis 0 does not count samples."""
 
     @property

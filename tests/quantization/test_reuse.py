@@ -58,11 +58,11 @@ def test_the_same_again_is_reused_and_tells_the_same(source: dict[str, Any], pla
 
 
 def test_data_beside_statistics_count(place: Path) -> None:
-    both = {"statistics": "model.stats.safetensors", "data": "imgs", "repairs": ("bias",)}
+    both = {"statistics": "model.stats.safetensors", "data": "imgs", "repairs": ("bias",), "rule": "mse"}
     quantkit.quantize("model.onnx", TARGET, **both)
     assert quantkit.quantize("model.onnx", TARGET, **both).reused
     with pytest.raises(StaleError, match=r"something else: samples .*, data, order of the data, preprocessing"):
-        quantize(repairs=("bias",))
+        quantize(repairs=("bias",), rule="mse")
 
 
 def test_the_record_has_no_paths_and_no_dates(place: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -77,7 +77,7 @@ def test_the_record_has_no_paths_and_no_dates(place: Path, tmp_path_factory: pyt
 
 
 def test_what_changed_is_named(place: Path) -> None:
-    known: dict[str, Any] = {"data": "imgs", "repairs": ("bias",)}
+    known: dict[str, Any] = {"data": "imgs", "repairs": ("bias",), "rule": "mse"}
     quantize(**known)
     for options, changed in [
         ({"rule": "entropy"}, r"rule \(was mse, now entropy\)"),
