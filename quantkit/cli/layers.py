@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from importlib import import_module
 from pathlib import Path
@@ -15,7 +16,7 @@ from quantkit.cli.arguments.parsing import NUMBER, WHOLE
 from quantkit.cli.arguments.scale_files import ScaleFiles, find_scales
 from quantkit.cli.arguments.unused import refuse_unused
 from quantkit.cli.arguments.verb import verb
-from quantkit.cli.arguments.worker_choice import WorkerChoice, worker_choice
+from quantkit.cli.arguments.worker_choice import STOPPING, WorkerChoice, worker_choice
 from quantkit.cli.terminal.console import (
     Printing,
     note,
@@ -64,6 +65,7 @@ OF_FIGURES = ("html", "keep", "keep_db", "parity", "top", "merge", "as_markdown"
 )
 @click.option(
     "--exclude-file",
+    "--output",
     "-o",
     metavar="FILE",
     type=options.PLACE,
@@ -158,11 +160,17 @@ def measure_whole(
     own: dict[str, Any],
     printing: Printing,
 ) -> tuple[Sensitivity, Parity | None]:
-    """Measure the layers while a spinner is shown, and compare with an engine if that is asked for."""
-    from quantkit.cli.terminal.progress import Spinner
+    """Measure the layers while a spinner is shown, or a bar for workers; compare with an engine if asked for."""
+    from quantkit.cli.terminal.progress import ProgressBar, Spinner
     from quantkit.sensitivity.layers import layers as run
 
-    with Spinner(hidden=printing.hides_progress) as spinner:
+    hidden, divides = printing.hides_progress, chosen.placement.divides
+    spinner = Spinner(hidden=hidden)
+    bar = ProgressBar(hidden=hidden, about="measuring", then=spinner.__enter__, stopping=STOPPING) if divides else None
+    with ExitStack() as shown:
+        shown.push(spinner)
+        if bar is None:  # which shows the spinner when it is done
+            spinner.__enter__()
         result = run(
             model,
             **sources,
@@ -170,6 +178,7 @@ def measure_whole(
             preprocess=samples.preprocess,
             options=chosen,
             phase=spinner.phases,
+            progress=bar,
         )
         if not own["parity"]:
             return result, None
@@ -228,7 +237,7 @@ def measure_part(
     from quantkit.sensitivity.shards.files import layers_shard
 
     if place is None:
-        raise UsageError("--shard needs the place of all shards", remedy="give a folder or a URL with -o")
+        raise UsageError("--shard needs the place of all shards", remedy="give a folder or a URL with --output")
     result = layers_shard(
         source,
         samples.data,

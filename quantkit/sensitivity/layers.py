@@ -19,7 +19,7 @@ from quantkit.data.preprocess_choice import AnyPreprocess
 from quantkit.graph import AnyModel, refuse_changed_weights
 from quantkit.keywords.option_fields import takes_fields
 from quantkit.output_noise import NoiseMeter
-from quantkit.progress import PhaseProgress, Phases, as_phases
+from quantkit.progress import PhaseProgress, Phases, Progress, as_phases
 from quantkit.qdq.partial import PartialQuantization
 from quantkit.sensitivity.layer_ranking import LayerRanking, choose_kept_layers, rank_layers
 from quantkit.sensitivity.options import LayersFields, LayersOptions
@@ -57,6 +57,7 @@ def layers(
     preprocess: AnyPreprocess = None,
     options: LayersOptions | None = None,
     phase: Callable[[str], None] = lambda _: None,
+    progress: Progress | None = None,
     **_: Unpack[LayersFields],
 ) -> Sensitivity:
     """Find where a network loses accuracy by quantization, worst first.
@@ -64,6 +65,7 @@ def layers(
     model: the float network. Its quantization is given by one of these: statistics, with a rule; table, verbatim;
     against, a Q/DQ model derived from it by any tool. data, preprocess: as for `calibrate`; without data the errors of
     tensors are estimated from statistics, and layers are not measured. phase: called with a description of each phase.
+    progress: of the samples that workers have measured.
 
     Raises ModelError (a Q/DQ model of another network, outputs that are not float), StaleError, TableError, DataError,
     UsageError.
@@ -81,7 +83,7 @@ def layers(
     elif options.placement.divides:
         task = LayersTask.of(model, sources, data, maker.spec, options)
         division = Division(options.placement, options.data, options.parts, options.force)
-        with run_by_workers(maker, SENSITIVITY, task, division, PhaseProgress(phases)) as parts:
+        with run_by_workers(maker, SENSITIVITY, task, division, progress or PhaseProgress(phases)) as parts:
             found = add_up(maker, parts)
     else:
         found = maker.measure(phases)

@@ -66,15 +66,9 @@ def test_shards_give_the_figures_of_one_run(place: Path, tmp_path: Path, count: 
         assert measured(place, merge=tmp_path / "run", **more) == measured(place, **more)
 
 
-def test_workers_give_the_figures_of_one_run_and_the_same_call_goes_on(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from quantkit.sensitivity import layers as module
-
-    with monkeypatch.context() as patched:
-        patched.setattr(module, "PhaseProgress", lambda _: StopAfterSamples(6))
-        with pytest.raises(Interrupted, match=r"stopped after \d of 9 shards"):
-            measured(place, workers=1, parts=tmp_path / "parts")
+def test_workers_give_the_figures_of_one_run_and_the_same_call_goes_on(place: Path, tmp_path: Path) -> None:
+    with pytest.raises(Interrupted, match=r"stopped after \d of 9 shards"):
+        measured(place, workers=1, parts=tmp_path / "parts", progress=StopAfterSamples(6))
     assert 2 <= len(list((tmp_path / "parts").iterdir())) < 9
     with pytest.raises(StaleError, match="shards of an interrupted run that differs: quantization"):
         measured(place, workers=1, parts=tmp_path / "parts", rule="minmax")
