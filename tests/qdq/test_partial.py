@@ -27,7 +27,7 @@ from quantkit.qdq.insertion import WeightForm
 from quantkit.qdq.partial import PartialQuantization
 from quantkit.qdq.placement import Choices
 from quantkit.qdq.tensors_as_outputs import float_activations, with_shown_tensors
-from quantkit.sensitivity.layer_ranking import rank_layers
+from quantkit.sensitivity.layer_ranking import LayerRanking, rank_layers, ranking_candidates
 from tests.support.qdq import model_of, noise
 
 TEXT = """(float[N, 3, 8, 8] x) => (float[N, 5] y) {
@@ -133,14 +133,20 @@ def test_threads_and_batches_change_nothing() -> None:
     assert measuring(net(), 3).noise(several) == one
 
 
+def ranked(left: dict[str, str]) -> LayerRanking:
+    """The ranking of the network's layers. left: node → why it stays float."""
+    variants = PartialQuantization(quantized())
+    return rank_layers(measuring(net()).noise(ranking_candidates(variants)), variants, {}, left)
+
+
 def test_a_blocks_end_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = rank_layers(measuring(net()), PartialQuantization(quantized()), {}, {})
+    whole = ranked({})
     monkeypatch.setattr("quantkit.output_noise.BLOCK", 1)
-    assert rank_layers(measuring(net()), PartialQuantization(quantized()), {}, {}) == whole
+    assert ranked({}) == whole
 
 
 def test_ranks_by_noise_alone_and_tells_what_stays_float() -> None:
-    found = rank_layers(measuring(net()), PartialQuantization(quantized()), {}, {"q": "excluded"})
+    found = ranked({"q": "excluded"})
     alone = [layer.alone_db for layer in found.layers]
     assert alone == sorted(alone)
     assert found.layers[-1].kept == "excluded"
