@@ -135,7 +135,7 @@ def choose_network(request: ChoiceRequest, phase: Phases) -> ChosenNetwork:
     if request.repairs is None:
         trials = RepairTrials(rule, default, parts.fitting, request.choices, meter, phase)
         try_repairs(RepairedNetwork(request.network, statistics), trials)
-        made, lost = trials.best or free, trials.lost
+        made, lost = chosen_network(request, trials, best_way(meter.found, default, meter.outputs)), trials.lost
     held_out = record_choice((named, repairs_made(made)), default, meter, parts, lost)
     if not parts.refits:
         return ChosenNetwork(made, rule, request.fitted.source, held_out)
@@ -153,6 +153,15 @@ def refit(
         statistics = collect_network_statistics(request.network, request.data, request.choices.exclude, phase)
     made = apply_repairs(request.network, statistics, names, request.data, request.choices, phase)
     return made, rule, source
+
+
+def chosen_network(request: ChoiceRequest, trials: RepairTrials, chosen: Way) -> RepairedNetwork:
+    """Return the network that was chosen: the one that was kept, or made again where others seemed better meanwhile."""
+    if trials.best is not None and trials.way(trials.best) == chosen:
+        return trials.best
+    trials.best = None  # its memory is needed
+    statistics, fitting = request.fitted.statistics, trials.fitting
+    return apply_repairs(request.network, statistics, chosen[1], fitting, request.choices, trials.phase)
 
 
 def record_choice(

@@ -38,7 +38,7 @@ SLACK = 2.0
 
 @dataclass(slots=True)
 class RepairTrials:
-    """Networks after some of the repairs, measured as soon as they are made; of all only the best is kept.
+    """Networks after some of the repairs, measured as soon as they are made; only the best so far is kept.
 
     rule: of the scales. default: the network that others are compared with, which is measured already. fitting: the
     samples that repairs are computed from.

@@ -21,8 +21,8 @@ from quantkit.rules import DEFAULT_RULE, Rule
 RULES = tuple(dict.fromkeys((DEFAULT_RULE, "mse", "entropy", "minmax", "percentile:99.99")))
 """The rules that are tried: few, since the best of many on a few samples is often a lucky one."""
 CLEAR = 2.0
-"""Standard errors by which another rule has to be better than the default: the largest errors of a few samples decide
-between rules, and by one standard error the choice was often wrong."""
+"""Standard errors by which another rule, or fewer repairs, have to be better than the default and all: the largest
+errors of a few samples decide, and by one standard error the choice was often wrong."""
 
 Way: TypeAlias = "tuple[str, tuple[str, ...]]"
 """A network by the rule of its scales, and by the repairs that changed it."""
@@ -66,8 +66,18 @@ def best_rule(found: Mapping[Way, MeasuredNoise], default: Way, outputs: Sequenc
 
 
 def best_way(found: Mapping[Way, MeasuredNoise], default: Way, outputs: Sequence[str]) -> Way:
-    """Return the network with the least noise of those by the best rule; the first of equals."""
+    """Return the network with the most repairs by the best rule, less those that clearly hurt.
+
+    On so few samples a gain is hardly ever clear, and repairs help most networks: so it takes a clear loss to leave one
+    out, and not a gain to keep it.
+    """
     rule = best_rule(found, default, outputs)
-    first = rule, default[1]
-    ways = [first, *(way for way in found if way[0] == rule and way != first)]
-    return max(ways, key=lambda way: gain_over(found[way], found[first], outputs).db)
+    ways = [way for way in found if way[0] == rule]
+    current = max(ways, key=lambda way: len(way[1]))
+    while True:
+        fewer = [way for way in ways if set(way[1]) < set(current[1])]
+        gains = {way: gain_over(found[way], found[current], outputs) for way in fewer}
+        clear = [way for way in fewer if gains[way].clear(CLEAR)]
+        if not clear:
+            return current
+        current = max(clear, key=lambda way: gains[way].db)
