@@ -97,7 +97,7 @@ class HeldOutChoice:
 
 
 def repairs_text(names: tuple[str, ...]) -> str:
-    """Return `round and bias`, `bias alone` or `no repairs`."""
+    """Return `equalize, round and bias`, `bias alone` or `no repairs`."""
     if not names:
         return "no repairs"
-    return " and ".join(names) if len(names) > 1 else f"{names[0]} alone"
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else f"{names[0]} alone"
