@@ -19,7 +19,7 @@ SECONDS_AMISS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class PacketTimes:
-    """A packet: its size in bytes, and when it is shown and decoded, in units of the stream; None if it is not told."""
+    """A packet: its size in bytes, and when it is shown and decoded, in units of the stream; None if the file does not say."""
 
     size: int
     pts: int | None
@@ -138,13 +138,13 @@ def refuse_missing_end(file: DataFile, container: Any, packets: Sequence[PacketT
         if max(len(packets), behind) < video.frames:
             raise damaged_video(file, f"it should have {video.frames:,} frames, and {len(packets):,} can be read")
     if "matroska" in kinds and video.time_base:
-        stated = stated_seconds(container)
+        stated = declared_seconds(container)
         end = float(max((packet.end for packet in packets if packet.end is not None), default=0) * video.time_base)
         if stated is not None and end < stated - SECONDS_AMISS:
             raise damaged_video(file, f"it ends at {end:.1f} s of {stated:.1f} s, behind frame {len(packets) - 1}")
 
 
-def stated_seconds(container: Any) -> float | None:
+def declared_seconds(container: Any) -> float | None:
     """Return how long the video of a Matroska file should be; None if it does not say."""
     found = DURATION.fullmatch(container.streams.video[0].metadata.get("DURATION", ""))
     if found is not None:
