@@ -71,19 +71,14 @@ class StoredTotals:
 class TotalsFormat:
     """A kind of files. suffix: of their names. key: of the metadata. what: such a file in words, with an article.
 
-    verb: the command that makes it. records: the frozen values that a tree may hold, by name.
+    remedy: for a damaged one. records: the frozen values that a tree may hold, by name.
     """
 
     suffix: str
     key: str
     what: str
-    verb: str
+    remedy: str
     records: Mapping[str, type[Any]] = field(default_factory=dict)
-
-    @property
-    def remedy(self) -> str:
-        """The remedy for a damaged file."""
-        return f"make it again: quantkit {self.verb} --shard"
 
     def content_of(self, shard: ShardRecord, tree: Mapping[str, Any]) -> bytes:
         """Return the content of the file. TypeError for values that a tree does not hold."""

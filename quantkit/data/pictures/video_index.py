@@ -19,7 +19,7 @@ SECONDS_AMISS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class PacketTimes:
-    """A packet: its size in bytes, and when it is shown and decoded, in units of the stream; None if the file does not say."""
+    """A packet: its size in bytes, and when it is shown and decoded, in units of the stream; None: unknown."""
 
     size: int
     pts: int | None

@@ -12,6 +12,6 @@ EVALUATION = TotalsFormat(
     ".evaluation.safetensors",
     "quantkit.evaluation",
     "a shard of an evaluation",
-    "evaluate",
-    {kind.__name__: kind for kind in RECORDS},
+    remedy="make it again: quantkit evaluate --shard",
+    records={kind.__name__: kind for kind in RECORDS},
 )

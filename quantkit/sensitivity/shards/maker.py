@@ -25,7 +25,9 @@ from quantkit.sharding import RunIdentity, Shard, record_shard
 from quantkit.sharding.data_parts import data_parts, digest_list, digest_stamps, refuse_moved_batches, shard_batches
 from quantkit.totals import StoredTotals, TotalsFormat, damaged_totals, stored_shards
 
-SENSITIVITY = TotalsFormat(".layers.safetensors", "quantkit.layers", "a shard of layers", "layers")
+SENSITIVITY = TotalsFormat(
+    ".layers.safetensors", "quantkit.layers", "a shard of layers", remedy="make it again: quantkit layers --shard"
+)
 WHY = "sums of errors depend on them"
 """Why shards cannot leave out a sample."""
 
