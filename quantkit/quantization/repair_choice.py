@@ -5,7 +5,7 @@ of a residual Add, and factors and roundings may suit only the samples that they
 repaired step by step, and each is measured on samples held out:
 
     rescaling      one after the other; one that loses a lot is left out at once
-    rounding       behind those that are left; and without them, if they gain nothing by themselves
+    rounding       behind those that are left; and without them, if they lose by themselves
     every one      with the repairs from statistics alone, and without
 
 Rounding weighs the error that rescaling moves into weights, so that it decides where rescaling alone does not.
@@ -98,7 +98,7 @@ def try_repairs(start: RepairedNetwork, trials: RepairTrials) -> None:
             trials.lost[repair.name] = gain
             continue
         kept, compared = scaled, whole
-        doubtful |= gain.db <= 0.0
+        doubtful |= gain.db <= -gain.error
     rescaled = kept.network is not start.network
     for origin in (kept, start) if doubtful and rescaled else (kept,):
         made = origin
