@@ -18,6 +18,8 @@ OLDEST_MAJOR = 8
 """The oldest TensorRT that is supported."""
 FIRST_WITHOUT_TABLES = 11
 """The first major version that reads no calibration tables."""
+FP8_FROM = 10
+"""The first major version with FP8: NvInfer.h of 8.6.1 says that kFP8 "is not supported yet"."""
 VERSION = re.compile(r"([0-9]{1,3})(?:\.([0-9]{1,3})(?:\.([0-9]{1,3})(?:\.[0-9]{1,9}){0,4})?)?(?:\.post[0-9]{1,9})?")
 FOR_EXAMPLE = "for example --tensorrt-version 10.13.3"
 ALL_NUMBERS = "TensorRT reads tables of its own version alone, so give all three numbers"

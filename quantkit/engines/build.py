@@ -45,6 +45,7 @@ from quantkit.linting.rules.parsing.clip_apart import misread_clips
 from quantkit.paths import beside, exists, is_folder
 from quantkit.provenance import ModelRecord, Provenance
 from quantkit.qdq.fold_constants import fold_constants
+from quantkit.qdq.layer_counts import fp8_tensors
 from quantkit.qdq.reader import has_qdq, read_qdq
 from quantkit.regular_file import UNBOUNDED, read_regular, regular_file_digest
 from quantkit.staging import claimed_outputs
@@ -336,6 +337,7 @@ def trtexec_command(
         ranges=ranges,
         explicit=has_qdq(model),
         always_strong=found.always_strong,
+        fp8=bool(fp8_tensors(model)),
     )
     return equivalent_trtexec(options, files, scales.table if scales else None, made.kept)
 

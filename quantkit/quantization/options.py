@@ -11,7 +11,7 @@ from quantkit.data.opening import DataFields
 from quantkit.errors import UsageError
 from quantkit.qdq.insertion import WeightForm
 from quantkit.qdq.placement import Policy
-from quantkit.tensorrt_version import DEFAULT_VERSION, installed_number, number_text, parse_version
+from quantkit.tensorrt_version import DEFAULT_VERSION, FP8_FROM, installed_number, number_text, parse_version
 from quantkit.values import QuantizedType, check_number
 
 if TYPE_CHECKING:
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 MOST_BATCH = 65_536
 FLOAT_WEIGHTS_BELOW = 10
 """TensorRT before 10 fails on INT8 weights of matrix products (measured with 8.6: docs/decisions/0010-qdq.md)."""
-
-FP8_FROM = 10
-"""The first TensorRT with FP8: NvInfer.h of 8.6.1 says that kFP8 "is not supported yet"."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,7 @@ from quantkit.quantization.scales import (
     QuantizationScales,
     load_statistics_for,
     refuse_other_preprocess,
+    refuse_table_of_another_type,
     scales_by_rule,
     scales_from_table,
     shared_scale_notes,
@@ -218,10 +219,7 @@ def prepare_model(
 ) -> PreparedModel:
     """Apply repairs, and choose scales. StaleError, TableError, UsageError."""
     if given.table is not None:
-        if options.type is not QuantizedType.INT8:
-            raise UsageError(
-                "a calibration table holds scales of INT8", remedy="give --stats or --data for FP8, or --type int8"
-            )
+        refuse_table_of_another_type(options.type)
         if given.statistics is not None or given.data is not None:
             raise UsageError(
                 "the scales of a table are used verbatim, without statistics and data", remedy="give one of the two"

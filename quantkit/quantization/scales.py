@@ -131,6 +131,14 @@ def rule_threshold(rule: Rule, histogram: Any) -> tuple[float, str]:
     return rule.threshold(histogram), rule.name
 
 
+def refuse_table_of_another_type(quantized_type: QuantizedType) -> None:
+    """Raise UsageError for a type whose scales no calibration table holds."""
+    if quantized_type is not QuantizedType.INT8:
+        raise UsageError(
+            "a calibration table holds scales of INT8", remedy="give --stats or --data for FP8, or --type int8"
+        )
+
+
 def scales_from_table(model: Model, path: Path, min_coverage: float) -> QuantizationScales:
     """Return the scales of a table as they are.
 

@@ -13,7 +13,7 @@ from quantkit.errors import UsageError
 from quantkit.executors import Placement
 from quantkit.qdq.placement import Policy
 from quantkit.rules import DEFAULT_RULE
-from quantkit.values import check_number
+from quantkit.values import QuantizedType, check_number
 
 if TYPE_CHECKING:
     from quantkit.rules import Rule
@@ -26,7 +26,8 @@ MOST_DB = 1000.0
 
 @dataclass(frozen=True, slots=True)
 class LayersOptions:
-    """Options of `layers`. rule, policy, exclude, include, min_coverage: as for `quantize`, if scales are chosen here.
+    """Options of `layers`. type, rule, policy, exclude, include, min_coverage: as for `quantize`, if scales are chosen
+    here.
 
     keep: number of worst layers to report as those to keep float. keep_db: report as many as are needed to lift the
     outputs to this SQNR.
@@ -35,6 +36,7 @@ class LayersOptions:
     calling process.
     """
 
+    type: QuantizedType = QuantizedType.INT8
     rule: str | Rule = DEFAULT_RULE
     policy: Policy = Policy.TENSORRT
     exclude: tuple[str, ...] = ()
@@ -57,6 +59,7 @@ class LayersOptions:
     """Replace shards of another run, in `parts` or in the output of `layers_shard`."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "type", QuantizedType.named(self.type))
         object.__setattr__(self, "policy", Policy.named(self.policy))
         if self.keep is not None and self.keep_db is not None:
             raise UsageError("keep and keep_db both set how many layers stay float", remedy="give only one of them")
@@ -75,6 +78,7 @@ class LayersOptions:
 class LayersFields(DataFields, total=False):
     """The keywords of `layers` that are fields of `LayersOptions`."""
 
+    type: QuantizedType | str
     rule: str | Rule
     policy: Policy | str
     exclude: str | Sequence[str]

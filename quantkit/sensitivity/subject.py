@@ -21,6 +21,7 @@ from quantkit.quantization.scales import (
     QuantizationScales,
     load_statistics_for,
     refuse_other_preprocess,
+    refuse_table_of_another_type,
     scales_by_rule,
     scales_from_table,
 )
@@ -143,20 +144,27 @@ def subject_from_scales(
 ) -> SensitivitySubject:
     """Quantize the network as `quantize` does, without repairs. statistics: with their description."""
     if statistics is not None:
-        scales = scales_by_rule(statistics[0], options.rule, statistics[1])
+        scales = scales_by_rule(statistics[0], options.rule, statistics[1], options.type)
     else:
         assert table is not None
+        refuse_table_of_another_type(options.type)
         scales = scales_from_table(source, Path(table), options.min_coverage)
     network = replace(source, proto=fold_batch_norms(source).proto)
     choices = Choices(
         options.policy,
         select_nodes(options.exclude, network, "--exclude"),
         select_nodes(options.include, network, "--include"),
+        type=options.type,
     )
     made = insert_qdq(network, scales.scales, choices)
     reasons = {node: str(reason) for node, reason in made.left.items()}
     rule = str(scales.record.get("rule", "the table"))
-    record = {"quantkit": __version__, "model": source.sha256, "scales": dict(scales.record)}
+    record = {
+        "quantkit": __version__,
+        "model": source.sha256,
+        "scales": dict(scales.record),
+        "type": options.type.value,
+    }
     quantized = replace(network, proto=made.proto, sha256="")
     variants = PartialQuantization(quantized)
     return SensitivitySubject(source, quantized, variants, scales.source, reasons, scales, rule, (), record)

@@ -18,12 +18,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from quantkit.backends.session import SessionOpener, open_session
-from quantkit.numerics import LEVELS, noise_decibels, noise_share
+from quantkit.numerics import E4M3_LARGEST, LEVELS, noise_decibels, noise_share
 from quantkit.qdq.grid import Grid, integer_limits
 from quantkit.qdq.partial import PartialQuantization, QuantizedWeight
 from quantkit.rules.squared_error import least_error_threshold, mean_square, places_in, squared_error
+from quantkit.sensitivity.fp8_errors import (
+    CODES,
+    best_factor_share,
+    count_saturated,
+    estimate_fp8_error,
+    is_fp8,
+    used_codes,
+)
 from quantkit.sensitivity.result import TensorError
 from quantkit.statistics.exact_sum import ExactSum
+from quantkit.values import QuantizedType
 
 if TYPE_CHECKING:
     from quantkit.data import Feed
@@ -52,6 +61,8 @@ def estimate_activation_error(tensor: QuantizedActivation, histogram: Histogram)
     scale = float(tensor.grid.scale.max())
     places, counts = places_in(histogram), histogram.counts
     step = scale if scale > 0 else math.inf
+    if is_fp8(tensor.grid):
+        return estimate_fp8_activation(tensor, histogram, scale)
     used = np.unique(np.minimum(np.rint(places[counts > 0] / step), LEVELS))
     sides = [np.rint(max(end, 0.0) / step) for end in (histogram.maximum, -histogram.minimum)]
     levels = int((used == 0).sum()) + sum(int(((used > 0) & (used <= side)).sum()) for side in sides)
@@ -71,12 +82,33 @@ def estimate_activation_error(tensor: QuantizedActivation, histogram: Histogram)
     )
 
 
+def estimate_fp8_activation(tensor: QuantizedActivation, histogram: Histogram, scale: float) -> TensorError:
+    """Return the error of an activation in FP8, estimated from its histogram."""
+    places, counts = places_in(histogram), histogram.counts
+    error, best = estimate_fp8_error(histogram, scale)
+    signal = mean_square(histogram)
+    used = used_codes(places[counts > 0].astype(np.float32), tensor.grid)
+    signs = sum(end > 0 for end in (histogram.maximum, -histogram.minimum))
+    return TensorError(
+        name=tensor.name,
+        node=tensor.node,
+        weight=False,
+        scale=scale,
+        rule=tensor.rule,
+        sqnr_db=noise_decibels(noise_share(error, signal)),
+        clipped=float((places > scale * E4M3_LARGEST).mean(axis=1) @ counts) / max(histogram.elements, 1),
+        levels=int(used.sum()) * max(signs, 1),
+        best_db=noise_decibels(noise_share(best, signal)),
+        estimated=True,
+    )
+
+
 class ActivationErrorSums:
     """Accumulates the error of one activation batch by batch."""
 
     def __init__(self, tensor: QuantizedActivation) -> None:
-        self._tensor = tensor
-        low, high = integer_limits(tensor.grid.type)
+        self._tensor, self._fp8 = tensor, is_fp8(tensor.grid)
+        low, high = (0, CODES - 1) if self._fp8 else integer_limits(tensor.grid.type)
         self._used = np.zeros(high - low + 1, bool)
         self._signal, self._noise = ExactSum(), ExactSum()
         self._clipped = self._elements = 0
@@ -93,13 +125,7 @@ class ActivationErrorSums:
         self._noise.add(energy(wide - found))
         self._elements += wide.size
         self._clipped += count_clipped(wide, grid)
-        low, _ = integer_limits(grid.type)
-        codes = (
-            np.rint(found / shape_for_channels(grid.scale, grid, found.ndim))
-            + shape_for_channels(grid.zero, grid, found.ndim)
-            - low
-        )
-        self._used |= np.bincount(codes.astype(np.int64).reshape(-1), minlength=len(self._used)).astype(bool)
+        self._used |= used_codes(found, grid) if self._fp8 else used_integers(found, grid)
         parts = np.rint(wide * (FINE / shape_for_channels(grid.scale, grid, wide.ndim)))
         parts = np.clip(parts, -self._reach, self._reach).astype(np.int64) + self._reach
         self._counts += np.bincount(parts.reshape(-1), minlength=len(self._counts))
@@ -153,9 +179,11 @@ class ActivationErrorSums:
         """Return the noise with the best of the tried scales as a fraction of that with the actual scale."""
         grid = self._tensor.grid
         assert grid.zero is not None
+        places = np.arange(-self._reach, self._reach + 1) / FINE
+        if self._fp8:
+            return best_factor_share(places, self._counts)
         low, high = integer_limits(grid.type)
         zero = float(np.median(grid.zero))
-        places = np.arange(-self._reach, self._reach + 1) / FINE
         noises = []
         for factor in FACTORS:
             codes = np.clip(np.rint(places / factor), low - zero, high - zero)
@@ -201,18 +229,22 @@ class ActivationMeter:
 
 
 def weight_error(weight: QuantizedWeight, rule: str) -> TensorError:
-    """Return the exact error of a weight. The best scales are max|w|/127 for each of its channels."""
+    """Return the exact error of a weight. The best scales are max|w|/127, in FP8 /448, for each of its channels."""
     grid = weight.grid
     assert grid.scale is not None
     values = weight.values.astype(np.float32, copy=False)
     axis = grid.axis % values.ndim if grid.scale.size > 1 else None
     others = None if axis is None else tuple(d for d in range(values.ndim) if d != axis)
     amax = np.abs(values).max(axis=others, initial=0.0)
-    scale = np.maximum(np.asarray(amax / np.float32(LEVELS), np.float32), np.finfo(np.float32).tiny)
-    ideal = replace(grid, type="int8", scale=scale, zero=np.zeros(scale.shape, np.int64), axis=axis or 0)
+    best_type = QuantizedType.FP8 if is_fp8(grid) else QuantizedType.INT8
+    scale = np.maximum(np.asarray(amax / np.float32(best_type.largest), np.float32), np.finfo(np.float32).tiny)
+    ideal = replace(grid, type=best_type.stored, scale=scale, zero=np.zeros(scale.shape, np.int64), axis=axis or 0)
     signal, noise = energy(values), energy(values - weight.quantized)
     best = min(noise, energy(values - ideal.round_trip(values)))
-    codes = np.rint(weight.quantized / shape_for_channels(grid.scale, grid, values.ndim))
+    if is_fp8(grid):
+        levels = int(used_codes(weight.quantized, grid).sum())
+    else:
+        levels = int(np.unique(np.rint(weight.quantized / shape_for_channels(grid.scale, grid, values.ndim))).size)
     return TensorError(
         name=weight.name,
         node=weight.node,
@@ -221,13 +253,25 @@ def weight_error(weight: QuantizedWeight, rule: str) -> TensorError:
         rule=rule,
         sqnr_db=noise_decibels(noise_share(noise, signal)),
         clipped=count_clipped(values, grid) / max(values.size, 1),
-        levels=int(np.unique(codes).size),
+        levels=levels,
         best_db=noise_decibels(noise_share(best, signal)),
     )
 
 
+def used_integers(values: Array, grid: Grid) -> Array:
+    """Return which integers of its type the quantized values take, the least one first: bool."""
+    assert grid.scale is not None
+    assert grid.zero is not None
+    low, high = integer_limits(grid.type)
+    scale, zero = shape_for_channels(grid.scale, grid, values.ndim), shape_for_channels(grid.zero, grid, values.ndim)
+    codes = (np.rint(values / scale) + zero - low).astype(np.int64)
+    return np.bincount(codes.reshape(-1), minlength=high - low + 1).astype(bool)
+
+
 def count_clipped(values: Array, grid: Grid) -> int:
-    """Count the values outside the grid: beyond ±127·scale if it is symmetric."""
+    """Count the values outside the grid: beyond ±127·scale if it is symmetric, ±448·scale in FP8."""
+    if is_fp8(grid):
+        return count_saturated(values, grid)
     assert grid.scale is not None
     assert grid.zero is not None
     low, high = integer_limits(grid.type)

@@ -30,6 +30,7 @@ from quantkit.backends.tensorrt.versions import (
     build_stopper,
     calibrator_base,
     detect_features,
+    fp8_flags,
     keep_precision,
     network_flags,
     set_calibration,
@@ -212,14 +213,15 @@ def serialize_engine(
     build: BuildContext, log: Any, table: CalibrationTable | None, rule: str | None, timing_cache: bytes | None
 ) -> SerializedEngine:
     """Parse the network, configure the builder, and build. Raises what `build_engine` raises."""
-    trt, options = build.trt, build.options
+    trt, options, fp8 = build.trt, build.options, fp8_flags(build.model, build.features, strong=build.strong)
     trt.init_libnvinfer_plugins(log, "")
     builder = make_or_raise(lambda: trt.Builder(log), build.messages)
     network = builder.create_network(network_flags(trt, strongly_typed=build.strong))
     build.phase("parsing")
     parser = parse_model(trt, network, build.model, log, build.messages)
     config = builder.create_builder_config()
-    configure_builder(build, config, () if build.strong else options.flags(scales=table is not None or build.explicit))
+    flags = () if build.strong else options.flags(scales=table is not None or build.explicit)
+    configure_builder(build, config, (*flags, *fp8))
     profile = add_profile(builder, network, build.ranges)
     if profile is not None:
         config.add_optimization_profile(profile)

@@ -164,6 +164,8 @@ class BuildFiles:
     """True if the model has Q/DQ."""
     always_strong: bool = False
     """True if this TensorRT has no precision flags."""
+    fp8: bool = False
+    """True if the network is quantized to FP8."""
 
     @property
     def has_scales(self) -> bool:
@@ -188,6 +190,7 @@ def equivalent_trtexec(
         words.append("--stronglyTyped")
     else:
         words += [f"--{flag.lower()}" for flag in reversed(options.flags(scales=files.has_scales))]
+        words += ["--fp8"] if files.fp8 else []
     words += [] if options.allows_tf32 else ["--noTF32"]
     words += [f"--calib={files.table}"] if files.table else []
     words += shape_words(files.ranges)

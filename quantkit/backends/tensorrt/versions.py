@@ -18,8 +18,10 @@ from typing import Any
 
 from quantkit.errors import BackendError
 from quantkit.extras import install_command
+from quantkit.graph.model import Model
+from quantkit.qdq.layer_counts import fp8_tensors
 from quantkit.table import Algorithm
-from quantkit.tensorrt_version import installed_number, number_text
+from quantkit.tensorrt_version import FP8_FROM, installed_number, number_text
 
 GONE = "TensorRT 11 removed calibrators, calibration tables and precision flags"
 INSTEAD = (
@@ -85,6 +87,21 @@ def detect_features(trt: Any) -> Features:
         strong_types=hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED"),
         progress=hasattr(trt, "IProgressMonitor"),
     )
+
+
+def fp8_flags(model: Model, features: Features, *, strong: bool) -> tuple[str, ...]:
+    """Return the builder flag that an FP8 network needs; none in a strongly typed one, or without FP8.
+
+    BackendError if this TensorRT has no FP8.
+    """
+    if not fp8_tensors(model):
+        return ()
+    if int(features.version.split(".")[0]) < FP8_FROM:
+        raise BackendError(
+            f"TensorRT {features.version} has no FP8, and {model.path.name} is quantized to it",
+            remedy=f"build with TensorRT {FP8_FROM} or newer, or quantize with --type int8",
+        )
+    return () if strong else ("FP8",)
 
 
 def calibrator_base(trt: Any, algorithm: Algorithm) -> Any:
