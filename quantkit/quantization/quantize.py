@@ -315,8 +315,10 @@ def finish_model(
     prepared: PreparedModel,
 ) -> tuple[onnx.ModelProto, tuple[str, ...]]:
     """Return the network in the form that TensorRT computes best, in FP16 if asked for, with provenance; and notes."""
-    proto, clips = without_misread_clips(replace(source, proto=made.proto, sha256=""))
-    notes = []
+    proto, notes = made.proto, list[str]()
+    clips: tuple[str, ...] = ()
+    if options.type is QuantizedType.INT8:
+        proto, clips = without_misread_clips(replace(source, proto=proto, sha256=""))
     if clips:
         which = f"Clip {clips[0]} is" if len(clips) == 1 else f"{len(clips)} Clips ({clips[0]} …) are"
         notes.append(
