@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from quantkit import Evaluation
 
 BUNDLED = Path(__file__).parents[1] / "calibration_data"
-NAMES = ("float", "Q/DQ by mse", "table by entropy")
+NAMES = ("float", "Q/DQ by wmse", "table by entropy")
 MARK = "<!-- live reports -->"
 ABOUT = {
     "evaluation": ("What INT8 costs", "a Q/DQ model that keeps the accuracy, and a table that loses some"),

@@ -70,6 +70,7 @@ from .rules.entropy import Entropy as Entropy
 from .rules.minmax import MinMax as MinMax
 from .rules.mse import Mse as Mse
 from .rules.percentile import Percentile as Percentile
+from .rules.wmse import WeightedMse as WeightedMse
 from .sensitivity.layers import layers as layers
 from .sensitivity.options import LayersOptions as LayersOptions
 from .sensitivity.result import Sensitivity as Sensitivity

@@ -36,6 +36,7 @@ NAMES = [
     "CalibrationTable", "Comparison", "CompileOptions", "CompileRequest", "CompiledModel", "DataOptions", "Engine",
     "Entropy", "EvaluateOptions", "EvaluatedShard", "Evaluation", "Finding", "FromQdq", "GpuProfile", "Histogram",
     "HistogramMode", "Imported", "LayersOptions", "LintReport", "MapOptions", "MeasuredShard", "MinMax", "Mse",
+    "WeightedMse",
     "NetworkMap", "PRESETS", "Percentile", "Policy", "Precision", "Preprocess", "ProfileOptions", "Quantization",
     "QuantizeOptions", "QuantkitError", "Rule", "Run", "Sensitivity", "Settings", "Statistics", "TfOptions",
     "TfliteOptions", "TorchOptions", "TritonExport", "TritonOptions", "TuneOptions", "Tuning", "__version__", "adopt",

@@ -20,7 +20,7 @@ from quantkit.calibration.options import CalibrateFields, CalibrateOptions
 from quantkit.calibration.recorded_table import RecordedTable
 from quantkit.calibration.result import Calibration, CalibrationFigures, summarize_calibration
 from quantkit.calibration.reuse import FittingTables, find_fitting_tables, known_identity, matching_statistics
-from quantkit.calibration.tables import checkpoint_path, make_tables, statistics_path
+from quantkit.calibration.tables import checkpoint_path, make_tables, statistics_path, weighed
 from quantkit.data import DataIdentity, DataOptions
 from quantkit.data.image_list import given_data
 from quantkit.data.preprocess_choice import BESIDE, AnyPreprocess
@@ -189,6 +189,7 @@ def reuse_what_fits(job: CalibrationJob, identity: DataIdentity, started: float)
     request = job.request(identity)
     there = find_fitting_tables(job.paths(), request)
     statistics = matching_statistics(job.output, request, tables=bool(there.tables))
+    statistics = statistics and weighed(statistics, job.model)
     if there.tables and (statistics or len(there.tables) == len(job.rules)):
         return reuse_tables(job, statistics, there, started)
     if statistics and not (there.tables or job.options.learning_curve or job.options.resume):

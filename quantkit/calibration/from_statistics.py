@@ -11,7 +11,7 @@ from quantkit._version import __version__
 from quantkit.artifact import check_destinations, sha256_of, write_all, write_whole
 from quantkit.calibration.first_ranges import leave_first_ranges
 from quantkit.calibration.shard_files import NamedStatistics, read_shards, shards_at
-from quantkit.calibration.tables import header_for, make_tables, table_paths
+from quantkit.calibration.tables import header_for, make_tables, refuse_without_gains, table_paths
 from quantkit.errors import ShardError
 from quantkit.keywords.option_fields import takes_fields
 from quantkit.locations import is_url, url_name
@@ -131,10 +131,11 @@ def tables_from(
     version = target_version(tensorrt_version).number
     headers = {rule: header_for(rule, version, algorithm) for rule in chosen}
     statistics = given_statistics(source)
+    name = "statistics" if isinstance(source, Statistics) else Path(source).name
+    refuse_without_gains(statistics, chosen, name)
     paths = table_paths(Path(output), chosen) if output else {}
     may_replace = check_tables_writable(paths, read=[source], force=force)
     tables = make_tables(statistics, headers)
-    name = "statistics" if isinstance(source, Statistics) else Path(source).name
     files: dict[Path, bytes] = {}
     for path, rule in paths.items():
         content = table_bytes(tables[rule.name])

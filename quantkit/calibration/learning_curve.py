@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from quantkit.calibration.tables import compute_thresholds
 from quantkit.rules import Rule
 from quantkit.statistics import Collector
+from quantkit.statistics.statistics import given_gain, with_importance
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 TOLERANCE = 0.05
 """A threshold has converged if it is within 5 % of its last value and stays there."""
@@ -37,15 +42,17 @@ class LearningCurve:
 
 
 class CurveRecorder:
-    """A recorder of thresholds after 1, 2, 4, 8 … batches."""
+    """A recorder of thresholds after 1, 2, 4, 8 … batches. gains: of channels, by tensor and axis."""
 
-    def __init__(self, rule: Rule) -> None:
-        self._rule = rule
+    def __init__(self, rule: Rule, gains: Mapping[tuple[str, int], NDArray[np.float32]]) -> None:
+        self._rule, self._gains = rule, gains
         self._taken: dict[int, dict[str, float]] = {}
 
     def take(self, samples: int, collector: Collector) -> None:
         """Record the thresholds after `samples` samples; called once per pass, for the tensors of that pass."""
-        self._taken.setdefault(samples, {}).update(compute_thresholds(collector.histograms(), self._rule))
+        channels = [given_gain(view.value(), self._gains) for view in collector.views if view.elements]
+        histograms = with_importance(collector.histograms(), channels, samples)
+        self._taken.setdefault(samples, {}).update(compute_thresholds(histograms, self._rule))
 
     def curve(self, samples: int, last: Mapping[str, float]) -> LearningCurve:
         """Return the curve, relative to the thresholds after all samples."""

@@ -15,7 +15,14 @@ from quantkit.calibration.learning_curve import CurveRecorder, LearningCurve
 from quantkit.calibration.memory_plan import MemoryPlan
 from quantkit.calibration.result import Calibration, CalibrationFigures, summarize_calibration
 from quantkit.calibration.streaming_pass import CheckpointPlan, PassHooks, PassResult, StreamingPass, new_collectors
-from quantkit.calibration.tables import checkpoint_path, compute_thresholds, make_tables
+from quantkit.calibration.tables import (
+    checkpoint_path,
+    compute_thresholds,
+    describe_few,
+    gains_by_place,
+    make_tables,
+    weighed,
+)
 from quantkit.calibration.unscalable import ScaleNeeds, describe_unscalable, leave_out_masks
 from quantkit.data import DataIdentity
 from quantkit.data.peeking import DataWatcher, PeekedFeed
@@ -37,7 +44,7 @@ def calibrate_by_watching(
             raise DataError("the data yields no samples", remedy="give at least one readable sample")
         plan, session, notes = plan_batches(job, feed.first)
         watcher = DataWatcher(job.spec.applied)
-        recorder = CurveRecorder(job.rules[0]) if options.learning_curve else None
+        recorder = CurveRecorder(job.rules[0], gains_by_place(job.model)) if options.learning_curve else None
         views: dict[str, list[int]] = {}
         for view in job.watch.channels:
             views.setdefault(view.tensor, []).append(view.axis)
@@ -62,7 +69,7 @@ def calibrate_by_watching(
     if recorder:
         curve = recorder.curve(observed.samples, compute_thresholds(statistics.histograms, job.rules[0]))
     counted = PassCounts(observed.identity, observed.samples, observed.batches, statistics.origin.backend, plan.slice)
-    notes = (*why, *feed.notes, *notes, *describe_unscalable(statistics))
+    notes = (*why, *feed.notes, *notes, *describe_unscalable(statistics), *describe_few(job.rules, observed.samples))
     return complete_calibration(job, statistics, counted, started, notes, watcher.warnings, curve)
 
 
@@ -107,6 +114,7 @@ def collect_statistics(job: CalibrationJob, observed: PassResult, plan: MemoryPl
         origin,
         None if heads is None else np.array(sorted(heads), np.uint64),
     )
+    whole = weighed(whole, job.model)
     gone = [name for part in parts for name in part.unscalable]
     return whole.without(gone) if gone else whole
 

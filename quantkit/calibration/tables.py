@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from quantkit.errors import UsageError
+from quantkit.errors import StatisticsError, UsageError
+from quantkit.graph.channel_gains import channel_gains
+from quantkit.graph.model import Model
 from quantkit.histogram import Histogram
 from quantkit.numerics import scale_of
 from quantkit.paths import beside
 from quantkit.rules import QuantileRule, Rule, kind_of, rule_kinds
 from quantkit.rules.percentile import Percentile
+from quantkit.rules.wmse import WeightedMse
 from quantkit.statistics import Statistics
 from quantkit.table import Algorithm, CalibrationTable, Header
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 OUTLIER_RATIO = 100.0
 BULK = Percentile(99.9)
 """The bulk of a tensor's values, beside which single values may be outliers."""
+FEW_SAMPLES = 64
+"""Below this a calibration says that its samples are few."""
 
 
 def header_for(rule: Rule, version: int, algorithm: Algorithm | None = None) -> Header:
@@ -43,6 +53,38 @@ def compute_thresholds(histograms: Mapping[str, Histogram], rule: Rule) -> dict[
     """Return the threshold of every tensor by a rule, computed on all cores."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return dict(zip(histograms, pool.map(rule.threshold, histograms.values()), strict=True))
+
+
+def gains_by_place(model: Model) -> dict[tuple[str, int], NDArray[np.float32]]:
+    """Return the gains of channels by tensor and axis. ModelError where a weight is damaged."""
+    return {(view.tensor, view.axis): gain for view, gain in channel_gains(model).items()}
+
+
+def weighed(statistics: Statistics, model: Model) -> Statistics:
+    """Return the statistics of a network with the gains of its channels, which files of quantkit 0.1 lack."""
+    return statistics if statistics.has_gains else statistics.with_gains(gains_by_place(model))
+
+
+def refuse_without_gains(statistics: Statistics, rules: Iterable[Rule], name: str) -> None:
+    """Raise StatisticsError where a rule needs gains, and there are none."""
+    for rule in rules:
+        if isinstance(rule, WeightedMse) and not statistics.has_gains:
+            raise StatisticsError(
+                f"{name} is of quantkit 0.1 and lacks the gains of channels, which the rule {rule.name} weighs with",
+                remedy="calibrate again, or name another rule, for example --rule mse",
+            )
+
+
+def describe_few(rules: Iterable[Rule], samples: int) -> tuple[str, ...]:
+    """Return a note where there are so few samples that the next ones will have larger values."""
+    if not 0 < samples < FEW_SAMPLES:
+        return ()
+    room = any(isinstance(rule, WeightedMse) for rule in rules)
+    return (
+        f"{samples} samples are few, and the next will have larger values; "
+        + ("the scales leave room for them; " if room else "")
+        + "--learning-curve shows whether scales still move",
+    )
 
 
 def make_tables(statistics: Statistics, headers: Mapping[Rule, Header]) -> dict[str, CalibrationTable]:

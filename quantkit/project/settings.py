@@ -105,7 +105,7 @@ class EvaluateSettings(SettingsSection):
 
 
 class Settings(SettingsSection):
-    """All options of a project. rule: calibration method for table and Q/DQ model; None is mse."""
+    """All options of a project. rule: calibration method for table and Q/DQ model; None is wmse."""
 
     model: str | None = None
     data: str | None = None
@@ -272,7 +272,7 @@ TEMPLATE = """\
 model = {model}
 data = {data}              # for calibration: images, .npz, or module:callable
 # preprocess = "imagenet"  # or a .toml file. Default: preprocess.toml beside the model
-# rule = "mse"             # calibration method; entropy is TensorRT's default
+# rule = "wmse"            # calibration method; entropy is TensorRT's default
 # output = "quantkit-run"  # the build directory
 # gpu = true               # require engines. Default: build them if a GPU and TensorRT are available
 # workers = 4              # processes that divide calibration and evaluation

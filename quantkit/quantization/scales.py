@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.calibration.recorded_table import read_unchanged_table
+from quantkit.calibration.tables import weighed
 from quantkit.data.preprocess_choice import AnyPreprocess, choose_spec, feeds_images
 from quantkit.errors import StaleError, TableError, UsageError
 from quantkit.graph import Model, watched_tensors
@@ -65,7 +66,7 @@ def load_statistics_for(model: Model, statistics: str | os.PathLike[str] | Stati
             f"{name} belongs to another network than {model.path}",
             remedy=f"calibrate this model: quantkit calibrate --data … {model.path}",
         )
-    return known, name
+    return weighed(known, model), name
 
 
 def refuse_other_preprocess(known: tuple[Statistics, str], model: Model, asked: AnyPreprocess, *sources: Any) -> None:

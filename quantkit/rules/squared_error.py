@@ -22,19 +22,23 @@ PARTS = 16
 """Places in a bin where `squared_error` looks."""
 
 
-def least_error_threshold(histogram: Histogram) -> float:
+def least_error_threshold(
+    histogram: Histogram, counts: NDArray[np.float64] | None = None, clipping: float = 1.0
+) -> float:
     """Return the bin edge of least squared error, at most max|x|; 0 for a tensor that was zero.
 
-    A grid of edges is tried, then every edge around the best of them.
+    counts: how much each bin counts [2048]; by default its number of values. clipping: how much the error of clipped
+    values counts beside that of rounded ones. A grid of edges is tried, then every edge around the best of them.
     """
     import numpy as np
 
     if histogram.amax == 0.0:
         return 0.0
+    counts = histogram.counts.astype(np.float64) if counts is None else counts
     last = min(len(histogram.counts), int(np.ceil(histogram.amax / histogram.width)))
     edges, rounding = edge_grid()
     tried = int(np.searchsorted(edges, last, side="right"))
-    errors = squared_errors(histogram.counts, edges[:tried], rounding[:tried])
+    errors = squared_errors(counts, edges[:tried], rounding[:tried], clipping)
     promising = edges[np.argsort(errors, kind="stable")[:PROMISING]]
     asked = np.zeros(last + 1, dtype=bool)  # a set of edges; np.union1d would load numpy.ma first
     asked[np.clip(promising[:, None] + np.arange(-7, 8), 1, last)] = asked[last] = True
@@ -42,7 +46,7 @@ def least_error_threshold(histogram: Histogram) -> float:
         asked[1:] = True
     around = np.flatnonzero(asked)
     parts = np.array_split(around, -(-len(around) // 64))  # small enough for the cache
-    errors = np.concatenate([squared_errors(histogram.counts, part) for part in parts])
+    errors = np.concatenate([squared_errors(counts, part, clipping=clipping) for part in parts])
     best = int(around[np.argmin(errors)])
     return min(float32(best * histogram.width), histogram.amax)
 
@@ -125,20 +129,25 @@ def mean_square(histogram: Histogram) -> float:
 
 
 def squared_errors(
-    counts: NDArray[np.int64], edges: NDArray[np.intp], rounding: NDArray[np.floating[Any]] | None = None
+    weights: NDArray[np.float64],
+    edges: NDArray[np.intp],
+    rounding: NDArray[np.floating[Any]] | None = None,
+    clipping: float = 1.0,
 ) -> NDArray[np.float64]:
-    """Return the expected squared error, summed over all values, of clipping at each bin edge [n] → [n], in bins²."""
+    """Return the expected squared error, summed over all values, of clipping at each bin edge [n] → [n], in bins².
+
+    weights: how much each bin counts [2048]. clipping: how much the error of clipped values counts.
+    """
     import numpy as np
 
-    weights = counts.astype(np.float64)
     if rounding is None:
         rounding = rounding_errors(edges, int(edges.max()))
     # Not `@`: OpenBLAS splits a product of this size among threads, whose waiting for each other costs more than it.
     inside = np.einsum("ij,j->i", rounding, weights[: rounding.shape[1]].astype(rounding.dtype))
-    j = np.arange(len(counts))
+    j = np.arange(len(weights))
     moments = np.stack([weights, weights * (j + 0.5), weights * (j * j + j + 1.0 / 3.0)])
     beyond = np.concatenate([np.cumsum(moments[:, ::-1], axis=1)[:, ::-1], np.zeros((3, 1))], axis=1)
     n, first, second = beyond[:, edges]
-    clipping = second - 2.0 * edges * first + edges.astype(np.float64) ** 2 * n
-    errors: NDArray[np.float64] = inside + np.maximum(clipping, 0.0)
+    clipped = second - 2.0 * edges * first + edges.astype(np.float64) ** 2 * n
+    errors: NDArray[np.float64] = inside + clipping * np.maximum(clipped, 0.0)
     return errors

@@ -107,6 +107,8 @@ def statistics_bytes(statistics: Statistics) -> bytes:
     for k, view in enumerate(statistics.channels):
         arrays[f"channels/{k}/range"] = np.stack([view.minimum, view.maximum], axis=1)
         arrays[f"channels/{k}/sums"] = view.sums
+        if view.gain is not None:
+            arrays[f"channels/{k}/gain"] = view.gain
     if statistics.samples is not None:
         arrays["samples"] = statistics.samples
     if statistics.chain is not None:
@@ -177,7 +179,8 @@ def assemble_statistics(document: StatisticsDocument, arrays: dict[str, Array]) 
         low_high, sums = arrays.pop(f"channels/{k}/range"), arrays.pop(f"channels/{k}/sums")
         check_typed(low_high, np.float32, (len(sums) if sums.ndim else 0, 2))
         check_typed(sums, np.int64, (len(low_high), 2, DIGITS + 1))
-        view = Channels(record.tensor, record.axis, low_high[:, 0], low_high[:, 1], sums, record.elements)
+        gain = arrays.pop(f"channels/{k}/gain", None)
+        view = Channels(record.tensor, record.axis, low_high[:, 0], low_high[:, 1], sums, record.elements, gain)
         check_channels(view, histograms[view.tensor])
         channels.append(view)
     samples = arrays.pop("samples", None)
@@ -235,6 +238,10 @@ def check_channels(view: Channels, histogram: Histogram) -> None:
         raise ValueError(f"the channels of {view.tensor!r} have another range than the tensor")
     if view.elements * len(view.sums) != histogram.elements:
         raise ValueError(f"the channels of {view.tensor!r} have another number of values than the tensor")
+    if view.gain is not None:
+        gain = check_typed(view.gain, np.float32, (len(view.sums),))
+        if not np.isfinite(gain).all() or (gain < 0.0).any():
+            raise ValueError(f"the gains of {view.tensor!r} are none")
     tops, digits = view.sums[..., 0], view.sums[..., 1:]
     empty = tops == EMPTY
     if not (empty | ((tops >= LOWEST_DIGIT) & (tops <= HIGHEST_DIGIT))).all() or (digits[empty] != 0).any():

@@ -120,4 +120,5 @@ def merge_channels(a: Channels, b: Channels) -> Channels:
         np.maximum(a.maximum, b.maximum),
         merge_sums(a.sums, b.sums),
         a.elements + b.elements,
+        a.gain,
     )

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from quantkit.frozen_record import FrozenRecord
-from quantkit.histogram import Histogram, HistogramMode
+from quantkit.histogram import ChannelImportance, Histogram, HistogramMode
 from quantkit.kernel import sum_values
 from quantkit.sharding import ShardRecord
 from quantkit.view import Block, RichDisplay, ViewTable
@@ -51,7 +51,8 @@ class Channels:
     """Figures per channel of the input of a weighted operator, with the channels along `axis` of the tensor.
 
     minimum, maximum: float32 [C], exact. sums: int64 [C, 2, 4], exact sums of x and of x² (quantkit.kernel).
-    elements: values per channel.
+    elements: values per channel. gain: relative gains [C] of the channels (quantkit.graph.channel_gains); None where no
+    stored weight reads them, and in files of quantkit 0.1.
     """
 
     tensor: str
@@ -60,6 +61,7 @@ class Channels:
     maximum: NDArray[np.float32]
     sums: NDArray[np.int64]
     elements: int
+    gain: NDArray[np.float32] | None = None
 
     @property
     def sum(self) -> NDArray[np.float64]:
@@ -75,6 +77,14 @@ class Channels:
     def mean(self) -> NDArray[np.float64]:
         """Mean per channel."""
         return self.sum / max(self.elements, 1)
+
+    @property
+    def importance(self) -> ChannelImportance | None:
+        """The importance of the channels to the next layers; None without gains."""
+        if self.gain is None:
+            return None
+        largest = np.maximum(np.abs(self.minimum), np.abs(self.maximum))
+        return ChannelImportance(self.gain, largest, self.sum_of_squares / max(self.elements, 1), self.elements)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +109,21 @@ class Statistics(RichDisplay):
     seams: Mapping[str, Seam] | None = None
     """Of a shard in `tensorrt` mode: what joins the histogram of each tensor to those of the shards beside it."""
 
+    def __post_init__(self) -> None:
+        seen = with_importance(self.histograms, self.channels, self.origin.samples)
+        object.__setattr__(self, "histograms", seen)
+
     def __len__(self) -> int:
         return len(self.histograms)
+
+    @property
+    def has_gains(self) -> bool:
+        """Return whether channels have gains, if there are channels."""
+        return not self.channels or any(view.gain is not None for view in self.channels)
+
+    def with_gains(self, gains: Mapping[tuple[str, int], NDArray[np.float32]]) -> Statistics:
+        """Return the statistics with the gains of channels, by tensor and axis, where they fit the channels."""
+        return replace(self, channels=tuple(given_gain(view, gains) for view in self.channels))
 
     def without(self, unscalable: Collection[str]) -> Statistics:
         """Return the statistics in which these tensors have no histogram either."""
@@ -123,3 +146,20 @@ class Statistics(RichDisplay):
             f"Statistics of {len(self)} tensors over {origin.samples:,} samples, {origin.histogram.value} histograms",
             ViewTable(("tensor", "minimum", "maximum", "values"), rows),
         )
+
+
+def given_gain(view: Channels, gains: Mapping[tuple[str, int], NDArray[np.float32]]) -> Channels:
+    """Return the figures with the gains of their channels, if there are as many."""
+    gain = gains.get((view.tensor, view.axis))
+    return view if gain is None or len(gain) != len(view.minimum) else replace(view, gain=gain)
+
+
+def with_importance(
+    histograms: Mapping[str, Histogram], channels: Sequence[Channels], samples: int
+) -> dict[str, Histogram]:
+    """Return histograms of so many samples with the importance of their channels, as far as those have gains."""
+    known: dict[str, ChannelImportance] = {}
+    for view in channels:
+        if (importance := view.importance) is not None:
+            known.setdefault(view.tensor, importance)
+    return {name: replace(h, importance=known.get(name), samples=samples) for name, h in histograms.items()}

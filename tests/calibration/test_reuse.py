@@ -196,12 +196,12 @@ def test_force_replaces(first: Path) -> None:
 
 def test_a_new_rule_comes_from_the_statistics(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "decoded", None)
-    made = calibrate(rules="mse,minmax,percentile:99.9")
+    made = calibrate(rules="wmse,minmax,percentile:99.9")
     assert not made.reused
     assert {p.name for p in made.files} == {
         "x.minmax.calib", "x.minmax.calib.json", "x.percentile-99.9.calib", "x.percentile-99.9.calib.json",
     }  # fmt: skip
-    assert calibrate(rules="mse,minmax,percentile:99.9").reused
+    assert calibrate(rules="wmse,minmax,percentile:99.9").reused
 
 
 def test_a_table_without_provenance_is_refused(first: Path) -> None:
@@ -287,7 +287,7 @@ def test_other_rows_of_the_same_file_are_other_data(change: dict[str, Any], plac
 def test_a_table_made_from_the_statistics_is_reused(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     quantkit.tables_from(str(first / "x.stats.safetensors"), "entropy", output=first / "x.entropy.calib")
     monkeypatch.setattr(store, "decoded", None)
-    assert calibrate(rules="mse,entropy").reused
+    assert calibrate(rules="wmse,entropy").reused
 
 
 def test_statistics_of_another_run_are_not_overwritten(first: Path) -> None:

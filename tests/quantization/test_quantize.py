@@ -69,7 +69,7 @@ def pixels() -> Arrays:
 
 def test_from_the_statistics_beside_the_model(calibrated: Path, quantkit_command: Command) -> None:
     done = quantkit_command("quantize", "net/model.onnx")
-    assert "model.stats.safetensors by mse" in done.stdout
+    assert "model.stats.safetensors by wmse" in done.stdout
     assert "wrote  net/model.int8.onnx" in done.stdout
     model = load_model("net/model.int8.onnx")
     onnx.checker.check_model(model.proto, full_check=True)
@@ -179,7 +179,7 @@ def test_the_file_tells_what_it_was_made_of(calibrated: Path) -> None:
     made = quantkit.quantize("net/model.onnx", statistics="net/model.stats.safetensors")
     record = json.loads(next(p.value for p in made.proto.metadata_props if p.key == METADATA_KEY))
     assert record["model"] == load_model("net/model.onnx").sha256
-    assert (record["scales"]["rule"], record["repairs"], record["policy"]) == ("mse", ["bias"], "tensorrt")
+    assert (record["scales"]["rule"], record["repairs"], record["policy"]) == ("wmse", ["bias"], "tensorrt")
 
 
 def test_repairs_lower_the_error(calibrated: Path) -> None:
@@ -199,7 +199,7 @@ def test_repairs_lower_the_error(calibrated: Path) -> None:
 
 
 def test_data_alone_is_enough(place: Path) -> None:
-    made = quantkit.quantize("net/model.onnx", data="imgs")
+    made = quantkit.quantize("net/model.onnx", data="imgs", rule="mse")
     assert made.source == "the data by mse"
     assert list(made.repairs) == ["round", "bias"]
 

@@ -87,6 +87,6 @@ def test_best_is_no_worse_than_minmax(counts: np.ndarray) -> None:
 
 
 def test_entropy_is_about_int8() -> None:
-    with pytest.raises(UsageError, match=r"(?s)the rule entropy counts the levels of INT8.*use one of mse, best"):
+    with pytest.raises(UsageError, match=r"(?s)the rule entropy counts the levels of INT8.*use one of wmse, mse, best"):
         rule_in_type(parse_rule("entropy"), FP8)
     assert rule_in_type(parse_rule("entropy"), QuantizedType.INT8) == parse_rule("entropy")

@@ -90,7 +90,7 @@ def test_a_list_of_rules_keeps_its_order() -> None:
              "percentile:nan", "percentile:99.99:1", "entropy:1"]
 )  # fmt: skip
 def test_an_unknown_rule_is_refused_with_what_there_is(text: str) -> None:
-    with pytest.raises(UsageError, match=r"unknown rule(.|\n)*mse, best, percentile:99.99, entropy, minmax"):
+    with pytest.raises(UsageError, match=r"unknown rule(.|\n)*wmse, mse, best, percentile:99.99, entropy, minmax"):
         parse_rule(text)
 
 
@@ -144,7 +144,7 @@ def half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("half")
 def test_a_rule_is_one_file() -> None:
-    assert list(rule_kinds()) == ["mse", "best", "percentile", "entropy", "minmax", "half"]
+    assert list(rule_kinds()) == ["wmse", "mse", "best", "percentile", "entropy", "minmax", "half"]
     assert parse_rule("half:0.25").threshold(histogram({8: 1})) == 0.25 * 8.5
     assert header_for(parse_rule("half"), 8601).text == "TRT-8601-EntropyCalibration2"
     with pytest.raises(UsageError, match=r"unknown rule 'half:x'(.|\n)*minmax, half:0.5"):
