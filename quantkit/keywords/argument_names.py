@@ -57,7 +57,8 @@ VALUED = frozenset({
     "holdout", "include", "labels", "level", "limit", "max-batch", "max-drop", "max-memory", "memory", "merge",
     "metric", "min-coverage", "name", "names", "objective", "on", "opset", "output", "policy", "precision",
     "preprocess", "provider", "record", "rule", "save", "seed", "shapes", "shard", "signature", "streams", "table",
-    "tensorrt-version", "threads", "tolerance", "tune-time", "tuned", "version", "weights", "workers", "workspace",
+    "tensorrt-version", "threads", "tolerance", "tune-time", "tuned", "type", "version", "weights", "workers",
+    "workspace",
     *RENAMED,
 })  # fmt: skip
 """Options with a value."""

@@ -1,4 +1,4 @@
-"""What `quantize` chooses by data that nothing was fitted to: the rule of the scales, and the repairs.
+"""Choices of `quantize` by data that nothing was fitted to: the rule of the scales, and the repairs.
 
     1  the data are split (quantkit.quantization.held_out); statistics are counted from the part that is fitted to
     2  rules for the whole network are compared on the rest, with the repairs from statistics alone
@@ -58,7 +58,7 @@ class FittedStatistics:
 
 @dataclass(frozen=True, slots=True)
 class ChoiceRequest:
-    """What is to be chosen for a network. rule, repairs: what the user asked for; None: to be chosen."""
+    """The choices to be made for a network. rule, repairs: what the user asked for; None: to be chosen."""
 
     network: Model
     data: NetworkSamples

@@ -1,4 +1,4 @@
-"""What was chosen by samples held out, as it is told, written for programs, and kept in the metadata of the model."""
+"""The record of a choice by samples held out: in words, for programs, and in the metadata of the model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from quantkit.numerics import format_db
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """What one network is better than another, in dB, and the standard error of that."""
+    """The dB by which one network is better than another, and their standard error."""
 
     db: float
     error: float
@@ -87,7 +87,7 @@ class HeldOutChoice:
 
     @property
     def why(self) -> str:
-        """What was compared, and how it came out, in one line; empty if there was nothing to compare."""
+        """The comparisons and their outcome in one line; empty if there was nothing to compare."""
         rules = [f"{rule} {gain.text}" for rule, gain in self.rules.items()]
         repairs = [
             f"{name} {gain.text}" + ("" if name in self.repairs else " (left out)") for name, gain in self.gains.items()

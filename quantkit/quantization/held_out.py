@@ -40,7 +40,7 @@ FITTED = 0.85
 """Share of the samples from which on a network stays as it was fitted to them."""
 Key = TypeVar("Key", bound=Hashable)
 FLOOR = 1e-20
-"""The least share of noise that is told from none: −200 dB."""
+"""The least share of noise that differs from none: −200 dB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +188,7 @@ class HeldOutMeter(Generic[Key]):
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """The outputs by which networks can be told apart: not without a signal, and not exact in all networks."""
+        """The outputs in which networks differ: not without a signal, and not exact in all networks."""
         each = list(self.found.values())
         names = list(each[0].energies) if each else []
         heard = [name for name in names if all(math.isfinite(noise.share(name)) for noise in each)]

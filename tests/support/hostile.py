@@ -22,8 +22,6 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
-from quantkit.evaluation.shards.tree_file import KEY as TOTALS
-from quantkit.evaluation.shards.tree_file import parse_totals, totals_bytes
 
 from quantkit.backends.engine_record import EngineRecord, engine_record_bytes, engine_record_path, read_engine_record
 from quantkit.backends.session import open_session
@@ -37,6 +35,7 @@ from quantkit.engines.bench_result import BenchResult, BenchSubject, Latency, Th
 from quantkit.errors import QuantkitError
 from quantkit.evaluation.compare import read_evaluation
 from quantkit.evaluation.json_document import evaluation_json, parse_evaluation
+from quantkit.evaluation.shards.format import EVALUATION
 from quantkit.export.batching import read_bench
 from quantkit.graph import load_model
 from quantkit.histogram import BINS, Histogram, HistogramMode
@@ -273,13 +272,13 @@ def small_totals() -> bytes:
     found = FoundObjects(np.ones((1, 4)), np.ones(1), np.zeros(1, np.intp), ({"size": [2, 3], "counts": b"01"},))
     tree = {"found": [found], "sum": 1.5, "names": ["a"], "truth": (np.arange(3),), "none": None}
     record = record_shard(Shard(1, 4), range(3, 5), RunIdentity({"batch size": 4}), files="")
-    return totals_bytes(record, tree)
+    return EVALUATION.content_of(record, tree)
 
 
 def round_trip_totals(path: Path) -> object:
     """Read a shard of an evaluation, write it, and read that."""
-    found = parse_totals(path.read_bytes(), path.name)
-    return parse_totals(totals_bytes(found.shard, found.tree), path.name)
+    found = EVALUATION.parse(path.read_bytes(), path.name)
+    return EVALUATION.parse(EVALUATION.content_of(found.shard, found.tree), path.name)
 
 
 def round_trip_statistics(path: Path) -> object:
@@ -437,7 +436,7 @@ KINDS = {
         "e.safetensors",
         lambda: [small_totals()],
         round_trip_totals,
-        (lambda draw, content: resealed(draw, content, TOTALS),),
+        (lambda draw, content: resealed(draw, content, EVALUATION.key),),
     ),
     "checkpoint, sealed": Kind(
         "c.partial",
