@@ -31,6 +31,7 @@ class CandidateStatus(Enum):
     SAME = "not built: the same as another"
     NO_TIME = "not built: no time left"
     FAILED = "not built"
+    UNTIMED = "not timed beside the others"
     HOPELESS = "not built: it promised no gain"
 
 

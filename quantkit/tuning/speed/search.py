@@ -47,6 +47,8 @@ PROMISE = 0.995
 """A cut is built if it is predicted to take at most this fraction of the faster of its two engines."""
 SLACK = 1.15
 """A Q/DQ build is expected to take this much longer than the longest after `default`, which times most kernels."""
+NEEDED = 2
+"""Engines without whose times nothing can be said: FP16 and one to compare with it."""
 TABLE_BUILD = 1.75
 """A build with a table is expected to take this many times as long as that of FP16, because it times all kernels in
 both precisions: 1.06 (ResNet-50) and 1.71 times (ResNet-20) on an H200 with TensorRT 8.6, level 2."""
@@ -275,12 +277,22 @@ class SpeedSearch:
         return weighted_profile(profiles, self._totals)
 
     def _time(self) -> None:
-        """Time all engines side by side."""
-        try:
-            found: Mapping[str, Mapping[int, RoundTimes]] = self._lab.time(list(self._built.values()))
-        except QuantkitError as error:
-            raise BackendError(f"the engines could not be timed: {error.summary}", remedy=error.remedy) from None
+        """Time all engines side by side, or without those built last if the GPU cannot hold or run them together."""
+        timed = list(self._built.values())
+        while True:
+            try:
+                found: Mapping[str, Mapping[int, RoundTimes]] = self._lab.time(timed)
+                break
+            except QuantkitError as error:
+                if len(timed) <= NEEDED:
+                    summary = f"the engines could not be timed: {error.summary}"
+                    raise BackendError(summary, remedy=error.remedy) from None
+                self._leave_untimed(timed.pop().name, error.summary)
         self.candidates = [replace(c, times=dict(found[c.name])) if c.name in found else c for c in self.candidates]
+
+    def _leave_untimed(self, name: str, reason: str) -> None:
+        status = CandidateStatus.UNTIMED
+        self.candidates = [replace(c, status=status, detail=reason) if c.name == name else c for c in self.candidates]
 
     def _has_time(self, kind: EngineKind = EngineKind.QDQ) -> bool:
         """Return whether one more build is expected to end early enough to time all engines after it."""

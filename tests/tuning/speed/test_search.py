@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -119,6 +119,29 @@ def test_layers_that_cannot_be_timed_cost_the_cut_alone(
     assert found["cut"].outcome == f"not built: the layers could not be timed: {reason}"
     assert found["table"].times
     assert choose_candidate(list(found.values())) == found["own"], "the same as the table, in pairs"
+
+
+def test_an_engine_that_does_not_fit_beside_the_others_costs_itself_alone(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = made(model, 0.5, 2.0, weighted_names(model)[3:5])
+    whole = lab.time
+
+    def crowded(room: int) -> Callable[..., object]:
+        def time(built: Sequence[LabEngine]) -> object:
+            if len(built) > room:
+                raise BackendError("no memory for a context", remedy="close other programs")
+            return whole(built)
+
+        return time
+
+    monkeypatch.setattr(lab, "time", crowded(3))
+    found = searched(lab)
+    assert [name for name, c in found.items() if c.times] == lab.built[:3]
+    assert all("not timed beside the others: no memory" in found[name].outcome for name in lab.built[3:])
+    monkeypatch.setattr(lab, "time", crowded(1))
+    with pytest.raises(BackendError, match="could not be timed"):
+        searched(lab)
 
 
 def test_a_cut_whose_layers_cannot_be_timed_is_the_last(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
