@@ -117,9 +117,9 @@ def install_fake_cuda(patch: pytest.MonkeyPatch, *, starts: bool = True) -> list
     opened: list[Any] = []
     original = onnxruntime.InferenceSession
 
-    def open_session(model: bytes, options: Any, providers: list[Any]) -> Any:
+    def open_session(model: bytes, options: Any, providers: list[Any], disabled_optimizers: list[str]) -> Any:
         if providers[0] == "CPUExecutionProvider":
-            return original(model, options, providers=providers)
+            return original(model, options, providers=providers, disabled_optimizers=disabled_optimizers)
         assert providers[0][0] == CUDA
         session = HostSession(original(model, options, providers=providers[1:]), (CUDA,) if starts else (), [])
         session.given = providers[0][1]  # type: ignore[attr-defined]
