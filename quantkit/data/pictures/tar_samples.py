@@ -77,7 +77,8 @@ class TarSamples:
                 f"{self.name(bare[0])} has no label in the archive; {labelled:,} of {len(every):,} samples have one",
                 remedy="add a .cls member for every image, or give --labels FILE",
             )
-        names = {str(s.label) for s in every} if any(isinstance(s.label, str) for s in every) else set[str]()
+        given = [sample.label for sample in every if sample.label is not None]
+        names = set(map(str, given)) if any(isinstance(label, str) for label in given) else set[str]()
         values = [str(every[i].label) if names else every[i].label for i in indices]
         return DeclaredLabels(f"the members of {self._source}", values, every=tuple(sorted(names)))
 

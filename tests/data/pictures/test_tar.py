@@ -18,6 +18,7 @@ from quantkit.data.data_file import file_at
 from quantkit.data.labels import LabelOptions, LabelTask, open_labels
 from quantkit.data.pictures.extents import KEPT, LARGEST_GAP, LARGEST_PIECE, ExtentReader
 from quantkit.data.pictures.tar_index import index_tar, split_key
+from quantkit.data.pictures.tar_samples import TarSamples
 from quantkit.errors import DataError
 from quantkit.preprocess import PRESETS
 from quantkit.values import ModelInput
@@ -77,6 +78,11 @@ def test_labels_that_some_samples_lack(tmp_path: Path) -> None:
     path = write_members(tmp_path / "a.tar", [("1.png", PNG[0]), ("1.cls", b"0"), ("2.png", PNG[1])])
     with pytest.raises(DataError, match=r"a\.tar/2\.png has no label in the archive; 1 of 2 samples have one"):
         labels(path, opened(path))
+    named = [(f"{n}.{end}", content) for n in range(3) for end, content in (("png", PNG[n]), ("cls", b"xyz"[n : n + 1]))]
+    path = write_members(tmp_path / "c.tar", [*named, ("3.png", PNG[3])])
+    found = TarSamples([file_at(path, "c.tar")], "c.tar").labels(range(3), None)
+    assert found is not None
+    assert found.every == ("x", "y", "z")
     path = write_members(tmp_path / "b.tar", [("1.png", PNG[0]), ("1.json", b"{")])
     with pytest.raises(DataError, match=r"b\.tar, 1\.json: Expecting"):
         opened(path)
