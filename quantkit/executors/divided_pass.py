@@ -18,9 +18,9 @@ MOST_SHARDS = 256
 """Shards of a pass: enough that a lost one costs little, and few enough that their results take little room."""
 
 
-def number_of_shards(batches: int) -> int:
-    """Return how many shards a pass of so many batches has, whatever the number of workers."""
-    return max(1, min(batches, MOST_SHARDS))
+def number_of_shards(batches: int, most: int = MOST_SHARDS) -> int:
+    """Return how many shards a pass of so many batches has, whatever the number of workers. most: at the most."""
+    return max(1, min(batches, most, MOST_SHARDS))
 
 
 @dataclass(frozen=True, slots=True)

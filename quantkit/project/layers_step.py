@@ -15,6 +15,7 @@ from quantkit.sensitivity.layers import layers
 from quantkit.sensitivity.options import SAMPLES, LayersOptions
 from quantkit.sensitivity.result import Sensitivity
 
+STEP = "layers"
 LAYERS = "layers.json"
 
 
@@ -27,11 +28,11 @@ def layers_step(steps: RunSteps, model: StepOutcome) -> StepOutcome | None:
     def work(folder: Path) -> tuple[str, ...]:
         few = replace(data.options, limit=min(SAMPLES, data.options.limit or SAMPLES))
         made = layers(
-            plan.model,
+            plan.model.path,
             against=model.file(plan.published_names()["model"]),
             data=data.source,
             preprocess=data.spec,
-            options=LayersOptions(data=few),
+            options=LayersOptions(data=few, **steps.division(STEP)),
             phase=steps.watcher.phases,
         )
         (folder / LAYERS).write_bytes(text_bytes(json.dumps(asdict(made), ensure_ascii=False)))
@@ -40,7 +41,7 @@ def layers_step(steps: RunSteps, model: StepOutcome) -> StepOutcome | None:
     known = data.identity
     try:
         return steps.execute(
-            "layers", known and {"model": plan.model.sha256, "Q/DQ": model.digest, "data": known}, work
+            STEP, known and {"model": plan.model.sha256, "Q/DQ": model.digest, "data": known}, work
         )
     except ModelError as error:
         steps.notes.append(f"layers were not measured: {error.summary}")

@@ -115,7 +115,7 @@ class Settings(SettingsSection):
     gpu: bool | None = None
     """Build and time engines; None does so if a GPU and TensorRT are available."""
     workers: Count | None = None
-    """Processes that divide calibration and evaluation; None: this one does all."""
+    """Processes that divide calibration, ranking of layers and evaluation; None: this one does all."""
     on: str | None = None
     """A Ray cluster for the workers: `ray`, or its address."""
     gpus_per_worker: Annotated[float, Field(ge=0)] = 0.0
@@ -129,7 +129,7 @@ class Settings(SettingsSection):
 
     @property
     def placement(self) -> Placement:
-        """Where calibration and evaluation run. UsageError."""
+        """Where calibration, ranking of layers and evaluation run. UsageError."""
         return Placement(self.workers, self.on, self.gpus_per_worker)
 
 
@@ -275,7 +275,7 @@ data = {data}              # for calibration: images, .npz, or module:callable
 # rule = "wmse"            # calibration method; entropy is TensorRT's default
 # output = "quantkit-run"  # the build directory
 # gpu = true               # require engines. Default: build them if a GPU and TensorRT are available
-# workers = 4              # processes that divide calibration and evaluation
+# workers = 4              # processes that divide calibration, layers and evaluation
 # on = "ray"               # a Ray cluster for the workers, or its address
 # compile = true           # compile the Q/DQ model with TensorRT-RTX. Default: if that is installed
 

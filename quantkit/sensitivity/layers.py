@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 CLEAR = 10.0
 """dB by which the outputs with no layer quantized exceed those with all, if quantization is the only difference."""
 
+SHARD_SAMPLES = 32
+"""Samples of a worker's shard at least: each opens every variant again, which costs about as much as to run so many."""
+
 
 @takes_fields(LayersOptions, DataOptions)
 def layers(
@@ -82,7 +85,7 @@ def layers(
         found = add_up(maker, shards_at(SENSITIVITY, options.merge))
     elif options.placement.divides:
         task = LayersTask.of(model, sources, data, maker.spec, options)
-        division = Division(options.placement, options.data, options.parts, options.force)
+        division = Division(options.placement, options.data, options.parts, options.force, SHARD_SAMPLES)
         with run_by_workers(maker, SENSITIVITY, task, division, progress or PhaseProgress(phases)) as parts:
             found = add_up(maker, parts)
     else:

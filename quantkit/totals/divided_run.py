@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from quantkit.data import DataOptions
+from quantkit.data import DataOptions, Feed
 from quantkit.data.opening import default_threads
 from quantkit.executors import Placement, ShardTask
 from quantkit.executors.divided_pass import DividedPass, number_of_shards
@@ -26,13 +26,15 @@ from quantkit.totals.tree_file import TotalsFormat
 class Division:
     """How a pass is divided. parts: folder in which results wait, which stays; None: a temporary one.
 
-    data: the options of reading. force: replace the results of another run.
+    data: the options of reading. force: replace the results of another run. shard_samples: about as many as a shard
+    has at least, where it costs much to begin one.
     """
 
     placement: Placement
     data: DataOptions
     parts: str | Path | None
     force: bool
+    shard_samples: int = 1
 
 
 @contextlib.contextmanager
@@ -47,7 +49,7 @@ def run_by_workers(
     division.placement.refuse_threads(division.data.threads, default_threads())
     feed, kept = maker.feed, division.parts is not None
     shard_batches(feed, Shard(0, 1))  # refuses data that cannot be divided
-    count = number_of_shards(feed.batches or 0)
+    count = number_of_shards(feed.batches or 0, samples_of_pass(feed) // division.shard_samples)
     with ExitStack() as held:
         place = Path(division.parts or Path(held.enter_context(tempfile.TemporaryDirectory()), "work"))
         held.enter_context(claimed_outputs([place]))
@@ -73,6 +75,11 @@ def run_by_workers(
         )
         pass_.run(task, done, progress)
         yield read_parts(folder, count)
+
+
+def samples_of_pass(feed: Feed) -> int:
+    """Return the number of samples; of batches whose sizes are not known, as if all were full."""
+    return feed.samples if feed.samples is not None else (feed.batches or 0) * (feed.batch_size or 1)
 
 
 def read_parts(folder: WorkFolder, count: int) -> Iterator[tuple[str, bytes]]:
