@@ -157,7 +157,7 @@ def evaluate_part(
     from quantkit.cli.terminal.progress import ProgressBar
     from quantkit.evaluation.shards.files import evaluate_shard
 
-    refuse_unused(dict.fromkeys(("html", "max_drop", "merge", "as_markdown"), "one shard has totals, and no figures"))
+    refuse_unused(dict.fromkeys(("html", "max_drop", "as_markdown"), "one shard has totals, and no figures"))
     if output is None:
         raise UsageError("--shard needs the place of all shards", remedy="give a folder or a URL with --output")
     result = evaluate_shard(

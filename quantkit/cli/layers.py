@@ -46,7 +46,7 @@ OF_DATA = (
     "gpus_per_worker",
 )  # fmt: skip
 """Options that say how samples are read and measured."""
-OF_FIGURES = ("html", "keep", "keep_db", "parity", "top", "merge", "as_markdown")
+OF_FIGURES = ("html", "keep", "keep_db", "parity", "top", "as_markdown")
 """Options that are about the result of all shards."""
 
 

@@ -87,7 +87,9 @@ def describe_difference(name: str, theirs: Any, ours: Any) -> str:
 
 
 def plain_value(value: Any) -> str:
-    """Return the value of an option as text; `none` for nothing."""
+    """Return the value of an option as text; `none` for nothing, and yes or no for a switch."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, (list, tuple)):
         return " ".join(map(plain_value, value)) or "none"
     return "none" if value is None else str(value)

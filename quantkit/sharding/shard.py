@@ -43,7 +43,9 @@ class Shard:
             return text
         found = FORM.fullmatch(text) if isinstance(text, str) else None
         if found is None:
-            raise UsageError(f"--shard {quoted(str(text))} is not INDEX/COUNT", remedy="for example --shard 3/64")
+            empty = isinstance(text, str) and "" in map(str.strip, text.split("/"))
+            unset = "; a variable of the shell may be unset" if empty else ""
+            raise UsageError(f"--shard {quoted(str(text))} is not INDEX/COUNT", remedy=f"for example --shard 3/64{unset}")
         return cls(int(found[1]), int(found[2]))
 
     @property

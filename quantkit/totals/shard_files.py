@@ -116,7 +116,8 @@ def refuse_other_run(maker: ShardMaker, form: TotalsFormat, name: str, stored: S
     if theirs.digest != ours.digest:
         raise ShardError(
             f"{name} is of another run: {describe_differences(theirs, ours)}",
-            remedy="give the models, data and options that the shards were made with",
+            remedy="give the models, data and options that it was made with, or make it again: "
+            f"--shard {stored.shard.shard} --force",
         )
     with damaged_totals(form, name):
         reason = maker.reason_to_renew(stored)

@@ -45,8 +45,9 @@ def test_text_and_file_name_give_the_shard_back(count: int, data: st.DataObject)
 
 @pytest.mark.parametrize("text", ["", "3", "3/", "/4", "4/4", "-1/4", "0/0", "1.0/4", "3/64 ", "٣/64", "0/9999999", 3])
 def test_what_is_no_shard_is_refused(text: Any) -> None:
-    with pytest.raises(UsageError, match="shard"):
+    with pytest.raises(UsageError, match="shard") as refused:
         Shard.named(text)
+    assert ("a variable of the shell may be unset" in refused.value.remedy) == (text in ("", "3/", "/4"))
 
 
 @pytest.mark.parametrize(

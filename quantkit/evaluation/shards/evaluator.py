@@ -126,7 +126,7 @@ class ShardEvaluator:
             "preprocessing": self.spec.document,
             "labels": Digest(file_digest(request.labels)),
             "classes": Digest(file_digest(options.classes)),
-            "metrics": list(request.metrics),
+            "metrics": list(request.metrics) or "the default",
             "without labels": options.without_labels,
             "backend": backend_label(default_backend(), options.provider),
             "quantkit": __version__,

@@ -338,7 +338,7 @@ def test_the_commands_divide_and_merge(
     [
         (["--shard", "0/2", "-o", "run", "--html", "x.html"], "--html has no effect"),
         (["--shard", "0/2", "-o", "run", "--max-drop", "1"], "--max-drop has no effect"),
-        (["--shard", "0/2", "-o", "run", "--merge", "run"], "--merge has no effect"),
+        (["--shard", "0/2", "-o", "run", "--merge", "run"], "--merge adds up all shards"),
         (["--shard", "0/2"], "--shard needs the place of all shards"),
         (["--shard", "2/2", "-o", "run"], "let the index run from 0 to 1"),
         (["-o", "s3://b/x"], "cannot write the result to s3://b/x"),
