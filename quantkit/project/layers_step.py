@@ -40,9 +40,7 @@ def layers_step(steps: RunSteps, model: StepOutcome) -> StepOutcome | None:
 
     known = data.identity
     try:
-        return steps.execute(
-            STEP, known and {"model": plan.model.sha256, "Q/DQ": model.digest, "data": known}, work
-        )
+        return steps.execute(STEP, known and {"model": plan.model.sha256, "Q/DQ": model.digest, "data": known}, work)
     except ModelError as error:
         steps.notes.append(f"layers were not measured: {error.summary}")
         return None

@@ -43,9 +43,9 @@ class Shard:
             return text
         found = FORM.fullmatch(text) if isinstance(text, str) else None
         if found is None:
-            empty = isinstance(text, str) and "" in map(str.strip, text.split("/"))
-            unset = "; a variable of the shell may be unset" if empty else ""
-            raise UsageError(f"--shard {quoted(str(text))} is not INDEX/COUNT", remedy=f"for example --shard 3/64{unset}")
+            given = str(text)
+            unset = "; a variable of the shell may be unset" if "" in given.split("/") else ""
+            raise UsageError(f"--shard {quoted(given)} is not INDEX/COUNT", remedy=f"for example --shard 3/64{unset}")
         return cls(int(found[1]), int(found[2]))
 
     @property

@@ -38,7 +38,7 @@ def measured_layers(output: Path) -> Any:
 
 
 class StopsInReport(NoWatcher):
-    """Stops the run as soon as the evaluation has done a half, as Ctrl-C would. divided: folders of shards until then."""
+    """Stops the run as soon as the evaluation has done a half, as Ctrl-C would. divided: folders of shards so far."""
 
     def __init__(self, steps: Path) -> None:
         self.step, self.divided, self._steps = "", set[str](), steps

@@ -78,11 +78,11 @@ def test_labels_that_some_samples_lack(tmp_path: Path) -> None:
     path = write_members(tmp_path / "a.tar", [("1.png", PNG[0]), ("1.cls", b"0"), ("2.png", PNG[1])])
     with pytest.raises(DataError, match=r"a\.tar/2\.png has no label in the archive; 1 of 2 samples have one"):
         labels(path, opened(path))
-    named = [(f"{n}.{end}", content) for n in range(3) for end, content in (("png", PNG[n]), ("cls", b"xyz"[n : n + 1]))]
-    path = write_members(tmp_path / "c.tar", [*named, ("3.png", PNG[3])])
-    found = TarSamples([file_at(path, "c.tar")], "c.tar").labels(range(3), None)
+    named = [("1.png", PNG[0]), ("1.cls", b"x"), ("2.png", PNG[1]), ("2.cls", b"y"), ("3.png", PNG[2])]
+    path = write_members(tmp_path / "c.tar", named)
+    found = TarSamples([file_at(path, "c.tar")], "c.tar").labels(range(2), None)
     assert found is not None
-    assert found.every == ("x", "y", "z")
+    assert found.every == ("x", "y")
     path = write_members(tmp_path / "b.tar", [("1.png", PNG[0]), ("1.json", b"{")])
     with pytest.raises(DataError, match=r"b\.tar, 1\.json: Expecting"):
         opened(path)
