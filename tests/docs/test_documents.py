@@ -13,7 +13,6 @@ third word names the file it lies in.
 from __future__ import annotations
 
 import importlib.util
-import io
 import os
 import re
 import shlex
@@ -27,7 +26,7 @@ import pytest
 
 from quantkit.errors import BackendError
 from quantkit.preprocess import load_preprocess
-from tests.support.command_line import run_in
+from tests.support.command_line import transcript_in
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])
@@ -81,7 +80,7 @@ def run(command: str, folder: Path, **variables: str) -> str:
     return done.stdout + (f"[{done.returncode}]\n" if done.returncode else "")
 
 
-SHELL = frozenset("|<>;&$*\"'`\\")
+SHELL = frozenset("|<>;&$*?[]{}()~#!\"'`\\")
 """What a shell would change in a line."""
 
 
@@ -90,9 +89,8 @@ def run_quickly(command: str, folder: Path) -> str:
     program, *line = command.split()
     if program != "quantkit" or SHELL & set(command):
         return run(command, folder)
-    told = io.StringIO()
-    code = run_in(folder, line, told, told)
-    return told.getvalue() + (f"[{code}]\n" if code else "")
+    printed, code = transcript_in(folder, line)
+    return printed + (f"[{code}]\n" if code else "")
 
 
 def transcript(block: str) -> Iterator[tuple[str, str]]:
