@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import shlex
 import subprocess
@@ -15,6 +16,7 @@ import click
 import pytest
 
 from quantkit.cli.application import app as program
+from tests.support.command_line import transcript_in
 
 app: Any = program
 PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
@@ -137,11 +139,19 @@ def test_the_reference_has_nothing_empty() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, _ in commands(app, "quantkit")])
-def test_every_command_explains_itself(name: str) -> None:
-    done = subprocess.run([sys.executable, "-m", *name.split(), "--help"], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("Usage: ")
-    assert "--json" in done.stdout
-    assert "\nExamples:\n" in done.stdout
+def test_every_command_explains_itself(name: str, tmp_path: Path) -> None:
+    shown, code = transcript_in(tmp_path, [*name.split()[1:], "--help"])
+    assert code == 0
+    assert shown.startswith("Usage: ")
+    assert "--json" in shown
+    assert "\nExamples:\n" in shown
+
+
+def test_a_terminal_that_lacks_a_character_gets_its_number() -> None:
+    without_ellipsis = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    line = [sys.executable, "-m", "quantkit", "--help"]
+    done = subprocess.run(line, capture_output=True, text=True, check=True, env=without_ellipsis)
+    assert r"8.6 \u2026 10.x" in done.stdout
 
 
 @pytest.mark.parametrize(("name", "command"), list(commands(app, "quantkit")), ids=lambda value: str(value))

@@ -197,24 +197,31 @@ def framework_blocks(page: Path, framework: str) -> list[tuple[str, str, str]]:
 
 
 WITH_FRAMEWORKS = [(page, framework) for page in PAGES for framework in FRAMEWORKS if framework_blocks(page, framework)]
+WITHOUT_CLUSTER = [(page, framework) for page, framework in WITH_FRAMEWORKS if framework != "ray"]
+"""Pages for whose framework a process will do; those with Ray are in tests/ray, where a cluster is there already."""
 named = pytest.mark.parametrize(("page", "framework"), WITH_FRAMEWORKS, ids=lambda value: getattr(value, "name", value))
 
 
 @pytest.mark.slow
-@named
+@pytest.mark.parametrize(("page", "framework"), WITHOUT_CLUSTER, ids=lambda value: getattr(value, "name", value))
 def test_what_a_page_shows_with_a_framework_is_what_happens(page: Path, framework: str, scratch: Path) -> None:
     for library in FRAMEWORKS[framework]:
         if importlib.util.find_spec(library) is None:
             pytest.skip(f"{library} is not installed: pip install '.[{framework}]'")
+    refuse_other_outputs(page, framework, scratch)
+
+
+def refuse_other_outputs(page: Path, framework: str, folder: Path, **variables: str) -> None:
+    """Run the blocks that need a framework: they do what the page shows."""
     for language, name, block in framework_blocks(page, framework):
         if language == "python":
-            (scratch / name).write_text(block, encoding="utf-8")
-            printed = run(f"{sys.executable} {name}", scratch, RAY_ADDRESS="local")
+            (folder / name).write_text(block, encoding="utf-8")
+            printed = run(f"{sys.executable} {name}", folder, **variables)
             assert "Traceback" not in printed, printed
             assert not printed.endswith("]\n"), printed
             continue
         for command, expected in transcript(block):
-            printed = run(command, scratch, RAY_ADDRESS="local")  # not the cluster of another test
+            printed = run(command, folder, **variables)
             assert matches(expected, printed), f"$ {command}\nprints\n{printed}\nbut the page says\n{expected}"
 
 

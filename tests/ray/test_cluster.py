@@ -1,6 +1,6 @@
 """Workers of a Ray cluster on this machine: the bytes of one run, also if a node dies, and datasets of Ray.
 
-Starting a cluster takes seconds, so that there are few tests, each with several things.
+Starting a cluster takes seconds, so that there are few tests, each with several things, among them what the pages show.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from quantkit.errors import BackendError, DataError, UsageError
 from quantkit.executors.actors import share_cluster
 from quantkit.executors.placement import Placement
 from quantkit.statistics import statistics_bytes
+from tests.docs.test_documents import WITH_FRAMEWORKS, refuse_other_outputs
 from tests.executors.example_tasks import Naming
 from tests.support.networks import BUNDLED
 
@@ -52,10 +53,15 @@ def nodes() -> Iterator[Any]:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of Ray itself
-def test_one_of_three_nodes_dies_and_the_statistics_are_those_of_one_run(nodes: Any, place: Path) -> None:
+def test_pages_run_on_a_cluster_and_one_of_its_nodes_may_die(nodes: Any, place: Path) -> None:
     from quantkit.executors import run_shards
     from quantkit.executors.actors import RayCrew
     from quantkit.sharding import Shard
+
+    shutil.copytree(BUNDLED, place / BUNDLED.name, ignore=shutil.ignore_patterns("*.calib*", "*.stats.*"))
+    for page, framework in WITH_FRAMEWORKS:
+        if framework == "ray":
+            refuse_other_outputs(page, framework, place, RAY_ADDRESS=nodes.address)
 
     shards, found = [Shard(index, 12) for index in range(12)], []
     with RayCrew(Naming(place, seconds=0.3), Placement(3, "ray")) as crew:
