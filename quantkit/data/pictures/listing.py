@@ -45,11 +45,12 @@ def list_files(source: str) -> FileList:
     if not is_pattern(source) or (not is_url(source) and exists(source)):
         return listed_below(source)
     places = list(expanded(source))
-    found = [file for place in places for file in matching(place, source)]
-    twice = next((file for number, file in enumerate(found[1:]) if file.place == found[number].place), None)
-    if twice is not None:
-        raise DataError(f"{source} names {twice.place} twice", remedy="name every file once")
-    return FileList(source, relative(found))
+    found: dict[str, DataFile] = {}
+    for file in (file for place in places for file in matching(place, source)):
+        if file.place in found:
+            raise DataError(f"{source} names {file.place} twice", remedy="name every file once")
+        found[file.place] = file
+    return FileList(source, relative([*found.values()]))
 
 
 def listed_below(source: str) -> FileList:

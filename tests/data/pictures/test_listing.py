@@ -132,10 +132,13 @@ def opened_identity(root: Path, numbers: list[int]) -> Any:
 
 def test_what_is_not_there_or_not_clear(tmp_path: Path) -> None:
     write_members(tmp_path / "a.tar", [("1.png", PICTURES[0].content)])
+    (tmp_path / ".other").mkdir()
+    write_members(tmp_path / ".other" / "b.tar", [("2.png", PICTURES[1].content)])
     for source, fault in (
         (f"{tmp_path}/{{0..2}}.tar", r"0\.tar, of .*, does not exist"),
         (f"{tmp_path}/b*.tar", r"b\*\.tar fits no file"),
         (f"{tmp_path}/{{a,a}}.tar", "twice"),
+        (f"{tmp_path}/{{a,.other/b,a}}.tar", r"a\.tar twice"),
         (f"{tmp_path}/{{0..99999999}}.tar", "100,000,000 files"),
         ("memory://nothing", "there is nothing at memory://nothing"),
     ):
