@@ -1,6 +1,6 @@
 """FP8 beside INT8 and FP16: accuracy as onnxruntime simulates it, rules for its scales, and NVIDIA's compiler.
 
-    python benchmarks/fp8.py vit --images DIR --calibration DIR [--limit N] [--rules mse,minmax,percentile:99.999]
+    python benchmarks/fp8.py vit --images DIR --calibration DIR [--limit N] [--rules wmse,minmax,percentile:99.999]
     python benchmarks/fp8.py yolov8n --images data.yaml --calibration DIR --limit 200
     python benchmarks/fp8.py vit --compile
 
@@ -25,6 +25,7 @@ import quantkit
 from quantkit.compiling.options import CompileOptions
 from quantkit.graph import load_model
 from quantkit.rewrites.fp16 import convert_to_fp16
+from quantkit.rules import DEFAULT_RULE
 
 HERE = Path(__file__).resolve().parent
 SHARED = Path(os.environ.get("QUANTKIT_SHARED", HERE.parent.parent / "shared"))
@@ -53,10 +54,10 @@ def variants(model: Path, statistics: Path, rules: list[str], folder: Path) -> d
     onnx.save(convert_to_fp16(load_model(model)).proto, found["FP16"])
     quantkit.quantize(model, found["INT8"], statistics=statistics)
     for rule in rules:
-        name = "FP8" if rule == "mse" else f"FP8, {rule}"
+        name = "FP8" if rule == DEFAULT_RULE else f"FP8, {rule}"
         found[name] = folder / f"{name.replace(':', '')}.onnx"
         quantkit.quantize(model, found[name], statistics=statistics, type="fp8", rule=rule)
-    if "mse" in rules:
+    if DEFAULT_RULE in rules:
         name = "FP8, no bias correction"
         found[name] = folder / f"{name}.onnx"
         quantkit.quantize(model, found[name], statistics=statistics, type="fp8", repairs=())
@@ -114,7 +115,7 @@ def page(content: dict[str, Any]) -> str:
         "# FP8 beside INT8 and FP16", "",
         f"Simulated: onnxruntime {content['onnxruntime']} on a CPU computes Q and DQ in float, so these figures are"
         " those of rounding, not of a GPU's kernels. Statistics of 512 training images, `quantize` without data; FP8 by"
-        " the rule `mse` where no rule is named. Test images, none of which was calibrated on.",
+        f" the rule `{DEFAULT_RULE}` where no rule is named. Test images, none of which was calibrated on.",
     ]  # fmt: skip
     for network, entry in content["networks"].items():
         lines += ["", f"## {network}, {entry['samples']:,} images", "", HEAD.format(metric=entry["metric"])]
@@ -143,7 +144,7 @@ def main() -> None:
     parser.add_argument("--images", type=Path)
     parser.add_argument("--calibration", type=Path, required=True)
     parser.add_argument("--limit", type=int)
-    parser.add_argument("--rules", default="mse")
+    parser.add_argument("--rules", default=DEFAULT_RULE)
     parser.add_argument("--compile", action="store_true")
     arguments = parser.parse_args()
     content = json.loads(OUTPUT.read_text()) if OUTPUT.exists() else {"networks": {}, "compiled": {}}

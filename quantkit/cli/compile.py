@@ -85,7 +85,7 @@ def compile_command(
     printing: Printing,
     **own: object,
 ) -> None:
-    """Compile MODEL with NVIDIA's TensorRT-RTX, without a GPU, and show which kernels compute in INT8.
+    """Compile MODEL with NVIDIA's TensorRT-RTX, without a GPU, and show which kernels compute in INT8 or FP8.
 
     MODEL may have Q/DQ nodes or not. Shown are the ONNX nodes in every kernel, what it reads and writes, where values
     go from INT8 through float memory to INT8, and the bytes moved, beside the float network in FP16. Times are

@@ -6,11 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from quantkit.graph.model import DTYPES, Model
+from quantkit.values import QuantizedType
 
 if TYPE_CHECKING:
     import onnx
 
 
+FP8 = 17
+"""The element type FLOAT8E4M3FN."""
+TYPES = {**DTYPES, FP8: QuantizedType.FP8.stored}
+"""The element types of tensors in a graph: those of weights and inputs, and FP8."""
 FEW_BYTES = 1024
 LONG = 1 << 20
 """Elements of a vector from which on values are not propagated: ONNX makes a message for each of them."""
@@ -50,7 +55,7 @@ def element_types(graph: onnx.GraphProto) -> dict[str, str]:
     """Return tensor → dtype for every tensor whose type is known; `other` for what is not a tensor."""
     values = [*graph.value_info, *graph.output, *graph.input]
     return {
-        value.name: DTYPES.get(value.type.tensor_type.elem_type, "other")
+        value.name: TYPES.get(value.type.tensor_type.elem_type, "other")
         if value.type.HasField("tensor_type")
         else "other"
         for value in values

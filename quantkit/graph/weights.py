@@ -11,17 +11,13 @@ from quantkit.errors import ModelError
 from quantkit.graph.identity import tensor_bytes
 from quantkit.graph.messages import is_external
 from quantkit.graph.model import Model
-from quantkit.graph.shape_inference import FEW_BYTES
+from quantkit.graph.shape_inference import FEW_BYTES, FP8
 from quantkit.numerics import e4m3_codes, e4m3_values
 
 if TYPE_CHECKING:
     import onnx
 
     from quantkit.values import Array
-
-
-FP8 = 17
-"""The element type FLOAT8E4M3FN."""
 
 
 def stored_tensors(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:

@@ -74,7 +74,7 @@ class QuantizeOptions:
         check_number("min_coverage", self.min_coverage, 0.0, 1.0, whole=False)
 
     def _check_type(self) -> None:
-        """Raise UsageError for weights of another type, and for a TensorRT without FP8."""
+        """Raise UsageError for weights of another type, and for a TensorRT or a GPU profile without FP8."""
         if self.weights not in (None, WeightForm.FLOAT, WeightForm.stored_as(self.type)):
             raise UsageError(
                 f"weights are stored as {self.weights.value}, but the type is {self.type.value}",
@@ -84,6 +84,10 @@ class QuantizeOptions:
             raise UsageError(
                 f"TensorRT {self.major} has no FP8: its NvInfer.h says that kFP8 is not supported yet",
                 remedy=f"give --type int8, or --tensorrt-version {FP8_FROM}.0 or newer",
+            )
+        if self.type is QuantizedType.FP8 and self.gpu_profile is not None:
+            raise UsageError(
+                "a GPU profile has times of INT8 and float, none of FP8", remedy="leave --for out, or give --type int8"
             )
 
     @property

@@ -136,7 +136,8 @@ def refuse_table_of_another_type(quantized_type: QuantizedType) -> None:
     """Raise UsageError for a type whose scales no calibration table holds."""
     if quantized_type is not QuantizedType.INT8:
         raise UsageError(
-            "a calibration table holds scales of INT8", remedy="give --stats or --data for FP8, or --type int8"
+            "a calibration table holds scales of INT8, whose ranges are cut for equal steps; FP8 gains nothing by that",
+            remedy="give --stats or --data for FP8, or --type int8",
         )
 
 

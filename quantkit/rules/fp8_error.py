@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from quantkit.numerics import float32
+from quantkit.numerics import E4M3_EXPONENT, E4M3_LARGEST, E4M3_MANTISSA, e4m3_steps, float32
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,7 +56,7 @@ def fp8_squared_errors(histogram: Histogram, thresholds: NDArray[np.float64]) ->
 
     filled = np.flatnonzero(histogram.counts)
     counts = histogram.counts[filled].astype(np.float64)
-    scales = np.asarray(thresholds, np.float64)[:, None] / 448.0
+    scales = np.asarray(thresholds, np.float64)[:, None] / E4M3_LARGEST
     low, high = (error_primitive(edges * histogram.width / scales) for edges in (filled, filled + 1.0))
     errors: NDArray[np.float64] = (high - low) @ counts * (scales[:, 0] ** 3 / (histogram.width * histogram.elements))
     return errors
@@ -74,8 +74,6 @@ def fp8_squared_error(histogram: Histogram, threshold: float) -> float:
 def error_primitive(u: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return ∫ (t − E4M3(t))² dt from 0 to each u ≥ 0."""
     import numpy as np
-
-    from quantkit.numerics import E4M3_EXPONENT, E4M3_LARGEST, E4M3_MANTISSA, e4m3_steps
 
     inside = np.minimum(u, E4M3_LARGEST)
     steps = e4m3_steps(inside)

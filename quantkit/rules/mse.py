@@ -32,12 +32,12 @@ class Mse:
 
 @dataclass(frozen=True, slots=True)
 class MseFp8:
-    """Least mean squared error of rounding and clipping to E4M3, values spread evenly within each bin."""
+    """Least mean squared error of rounding and clipping to E4M3, values spread evenly within each bin.
 
-    @property
-    def name(self) -> str:
-        """`mse`."""
-        return "mse"
+    name: of the rule that it stands for.
+    """
+
+    name: str = "mse"
 
     def threshold(self, histogram: Histogram) -> float:
         """Return a threshold, below 2·max|x|."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from quantkit.rules.fp8_error import least_fp8_threshold
+from quantkit.rules.mse import MseFp8
 from quantkit.rules.registry import RuleKind
 from quantkit.rules.squared_error import least_error_threshold
 
@@ -43,23 +43,9 @@ class WeightedMse:
         return least_error_threshold(histogram, histogram.weighted_counts, clipping)
 
 
-@dataclass(frozen=True, slots=True)
-class WeightedMseFp8:
-    """The rule for E4M3. Its steps grow with the values, so that large channels do not coarsen others."""
-
-    @property
-    def name(self) -> str:
-        """`wmse`."""
-        return "wmse"
-
-    def threshold(self, histogram: Histogram) -> float:
-        """Return the threshold of `mse` in FP8."""
-        return least_fp8_threshold(histogram)
-
-
-def wmse_in_fp8(_: WeightedMse) -> WeightedMseFp8:
-    """Return the rule for FP8."""
-    return WeightedMseFp8()
+def wmse_in_fp8(rule: WeightedMse) -> MseFp8:
+    """Return `mse` in FP8 under this name: steps grow with the values, so that large channels do not coarsen others."""
+    return MseFp8(rule.name)
 
 
 KIND = RuleKind(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from onnx import TensorProto
 
 import quantkit
 from quantkit.errors import StaleError, UsageError
@@ -94,6 +95,7 @@ def test_float_weights_give_the_same_numbers_and_come_off_again(place: Path) -> 
         ({"weights": "int8"}, "weights are stored as int8, but the type is fp8"),
         ({"rule": "entropy"}, "the rule entropy counts the levels of INT8"),
         ({"repairs": ("round",)}, "the repair 'round' is for INT8: it moves weights along the equal steps of INT8"),
+        ({"gpu_profile": "gpu.json"}, "a GPU profile has times of INT8 and float, none of FP8"),
         ({"type": "fp4"}, "unknown quantized type 'fp4'"),
     ],
 )
@@ -112,3 +114,13 @@ def test_a_table_has_no_scales_for_it(place: Path) -> None:
     assert (dict(made.scales.scales), made.table, made.model.exists()) == ({}, None, True)
     assert set(made.unscaled.values()) == {"it is quantized to FP8, and a table holds scales of INT8"}
     assert not Path("back.calib").exists()
+
+
+def test_the_rest_becomes_float16(place: Path) -> None:
+    """Pairs convert as those of INT8 do: none stays float32, which left casts around every one."""
+    made = quantized(fp16=True)
+    assert not [note for note in made.notes if "stays float32" in note]
+    graph = load_model("model.fp8.onnx").proto.graph
+    types = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    quantizers = [node for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    assert {types[node.input[1]] for node in quantizers} == {TensorProto.FLOAT16}

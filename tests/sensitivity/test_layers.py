@@ -25,6 +25,7 @@ from quantkit.data import open_data
 from quantkit.errors import BackendError, DataError, ModelError, OutputError, QuantkitError, StaleError, UsageError
 from quantkit.graph import Model, load_model
 from quantkit.graph.node_selection import select_nodes
+from quantkit.repairs.registry import REPAIR_NAMES
 from quantkit.rules.squared_error import mean_square, squared_error
 from quantkit.sensitivity.exclusion_file import expand_name_files, format_exclusions, write_exclusions
 from quantkit.sensitivity.layers import layers
@@ -83,19 +84,18 @@ def scales_of(model: Model) -> tuple[list[str], list[str]]:
 # Broken on purpose ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("repairs", [(), None])
+@pytest.mark.parametrize("repairs", [(), REPAIR_NAMES])
 @pytest.mark.slow
-def test_every_broken_scale_is_at_the_top(calibrated: Path, repairs: tuple[str, ...] | None) -> None:
-    """Of the bundled network, with and without the default repairs: of activations × 8, of weights' channels × 100."""
-    data = None if repairs == () else "imgs"
+def test_every_broken_scale_is_at_the_top(calibrated: Path, repairs: tuple[str, ...]) -> None:
+    """Of the bundled network, with and without all repairs: of activations × 8, of weights' channels × 100."""
     made = quantkit.quantize(
         "net/model.onnx",
         "q.onnx",
         statistics="net/model.stats.safetensors",
-        data=data,
+        data="imgs" if repairs else None,
         options=QuantizeOptions(repairs=repairs),
     )
-    assert len(made.repairs) == (4 if data else 0)
+    assert tuple(made.repairs) == repairs
     model = load_model("q.onnx")
     activations, weights = scales_of(model)
     for scale, change in [(s, times(8)) for s in activations[2::7]] + [(s, times(100, 1)) for s in weights[1::9]]:
