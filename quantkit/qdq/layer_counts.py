@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from quantkit.graph.index import wire_graph
 from quantkit.graph.model import Model
 from quantkit.graph.operators import WEIGHTED, computes_in_integers
+from quantkit.graph.shape_inference import FP8
 from quantkit.graph.subgraphs import all_nodes
-from quantkit.graph.weights import FP8, stored_tensors
+from quantkit.graph.weights import stored_tensors
 from quantkit.qdq.reader import DEQUANTIZE, is_dequantized, is_qdq, moved_tensors
 from quantkit.qdq.weighted_operators import weighted_operators
 from quantkit.values import QuantizedType

@@ -29,7 +29,7 @@ from quantkit.graph.identity import external_files
 from quantkit.graph.load import refuse_changed_weights
 from quantkit.graph.messages import all_tensors
 from quantkit.graph.model import Model
-from quantkit.graph.weights import FP8
+from quantkit.graph.shape_inference import FP8
 from quantkit.regular_file import readable_name
 from quantkit.values import Array, Batch
 
