@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from quantkit.backends.session import SessionOpener, open_session
+from quantkit.backends.session import Runner, Session, SessionOpener, open_session
 from quantkit.data import Feed
 from quantkit.errors import DataError, ModelError
 from quantkit.graph import Model
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 MeasuredBatch: TypeAlias = "tuple[Batch, Mapping[str, Array], int]"
 """A batch, the outputs of the reference, and the number of samples."""
+KEPT = 64 << 20
+"""Bytes of inputs and outputs that a meter keeps for its next call."""
 BLOCK = 256 << 20
 """Bytes of inputs and outputs that are held in memory at once."""
 OUTPUT = "output "
@@ -167,8 +169,9 @@ class OutputNoise:
 class NoiseMeter:
     """Measures candidates against `reference` on the samples of `feed`, any number of times.
 
-    Every call of `noise` runs the reference again, with the feed from its start. threads: number of candidates that run
-    at once. detections: measure boxes and scores in the rows of a detector whose head is known, instead of the rows.
+    Every call of `noise` runs the reference again, with the feed from its start; what is less than `KEPT` bytes in all
+    is kept instead. threads: number of candidates that run at once. detections: measure boxes and scores in the rows of
+    a detector whose head is known, instead of the rows.
     ModelError if the reference has no float output.
     """
 
@@ -186,7 +189,7 @@ class NoiseMeter:
         self._open_session = open_session
         places = comparable_tensors(reference.proto.graph, reference.outputs)
         wanted = tuple(dict.fromkeys(tensor for tensors in places.values() for tensor in tensors))
-        self._session = open_session(reference, wanted, threads=self._threads)
+        self._session: Session | None = open_session(reference, wanted, threads=self._threads)
         self.outputs = self._session.tensors
         """The tensors that are measured: the float outputs, or what a selection before them reads."""
         replaced = [name for name, tensors in places.items() if tensors != (name,)]
@@ -208,6 +211,7 @@ class NoiseMeter:
         self._missing: set[str] = set()
         self._detections = detections
         self._head: Head | None = None
+        self._kept: tuple[list[MeasuredBatch], NoiseTotals] | None = None
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -234,11 +238,11 @@ class NoiseMeter:
     ) -> NoiseTotals:
         """Return the totals of every candidate over a feed, that of the meter unless it is given. ModelError."""
         feed, totals = feed or self._feed, NoiseTotals.of(candidates)
-        run, seen = self._session.runner(), list[int]()
+        seen = list[int]()
         total = None if feed.samples is None else feed.samples * len(candidates)
         pool = ThreadPoolExecutor(self._threads, "quantkit-noise")
         try:
-            for block in self._blocks(run, feed, totals):
+            for block in self._blocks(feed, totals):
                 self._run_block(pool, block, candidates, totals.sums, seen, lambda: done(sum(seen), total))
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
@@ -335,13 +339,27 @@ class NoiseMeter:
             facts = example_facts(exact, self._reference.proto.graph)
             self._head = find_head(HeadQuestion(facts, network_facts(self._reference.metadata)))
 
-    def _blocks(self, run: Any, feed: Feed, totals: NoiseTotals) -> Iterator[list[MeasuredBatch]]:
+    def _runner(self) -> Runner:
+        """Return a runner of the reference."""
+        if self._session is None:
+            self._session = self._open_session(self._reference, self.outputs, threads=self._threads)
+        return self._session.runner()
+
+    def _blocks(self, feed: Feed, totals: NoiseTotals) -> Iterator[list[MeasuredBatch]]:
         """Yield lists of batches with the reference's outputs, each list as long as memory allows.
 
         totals: gets the samples, and which outputs hold NaN.
         """
-        block: list[MeasuredBatch] = []
-        size = 0
+        if self._kept is not None and feed is self._feed:
+            block, known = self._kept
+            totals.samples += known.samples
+            totals.missing |= known.missing
+            totals.defined |= known.defined
+            yield block
+            return
+        block = []
+        size, blocks = 0, 0
+        run = self._runner()
         for portion in feed.portions():
             exact = dict(run(portion.batch))
             self._find_head(exact)
@@ -354,7 +372,11 @@ class NoiseMeter:
             size += sum(values.nbytes for values in (*portion.batch.values(), *exact.values()))
             if size >= BLOCK:
                 yield block
-                block, size = [], 0
+                block, size, blocks = [], 0, blocks + 1
+        if block and not blocks and size < KEPT and feed is self._feed:
+            self._kept = block, NoiseTotals({}, totals.samples, set(totals.missing), set(totals.defined))
+            self._session = None  # with its weights, and the memory of a run
+            del run
         if block:
             yield block
 

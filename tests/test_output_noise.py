@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ import onnx
 import pytest
 from onnx import helper
 
-from quantkit.data import DataOptions, open_data
+from quantkit import output_noise
+from quantkit.data import DataOptions, Feed, open_data
+from quantkit.data.feed import Portion
 from quantkit.errors import DataError
 from quantkit.graph import Model, load_model
 from quantkit.output_noise import EnergySums, NoiseCandidate, NoiseMeter
@@ -57,3 +60,24 @@ def test_nan_of_one_is_infinite_noise() -> None:
         sums = EnergySums()
         sums.add("y", np.array([exact, 2.0]), np.array([other, 2.0]))
         assert sums.ratio(["y"]) == math.inf
+
+
+@pytest.mark.parametrize(("kept", "runs"), [(output_noise.KEPT, 1), (0, 3)])
+def test_the_reference_runs_once_where_its_answers_are_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int, runs: int
+) -> None:
+    monkeypatch.setattr(output_noise, "KEPT", kept)
+    reference, other = shifted(tmp_path, "a.onnx", [math.nan, 0, 0]), shifted(tmp_path, "b.onnx", [math.nan, 0.1, 0])
+    feed, _ = open_data(folder_of_x(tmp_path), reference.inputs, Preprocess(), DataOptions())
+    meter = NoiseMeter(reference, feed)
+    read: list[int] = []
+    portions = type(feed).portions
+
+    def counted(self: Feed) -> Iterator[Portion]:
+        read.append(1)
+        return portions(self)
+
+    monkeypatch.setattr(type(feed), "portions", counted)
+    found = [meter.noise({"": NoiseCandidate(lambda: other)})[""] for _ in range(3)]
+    assert found[0] == found[1] == found[2]
+    assert (len(read), meter.samples, len(meter.notes)) == (runs, 4, 1)

@@ -123,6 +123,9 @@ def print_run(result: Run) -> None:
         (step.name, "reused: inputs and options unchanged" if step.reused else f"{step.seconds:.1f} s")
         for step in result.steps
     )
+    if result.held_out is not None:
+        print_line()
+        print_fields(("held out", line) for line in result.held_out.lines)
     print_line()
     print_model_table(result.evaluation)
     print_line()

@@ -36,15 +36,14 @@ from quantkit.project.engine_steps import EngineStepResult, engine_steps
 from quantkit.project.inputs import file_identity, plan_run
 from quantkit.project.layers_step import LAYERS, layers_step, read_layers
 from quantkit.project.map_step import MapSourceSteps, map_step
+from quantkit.project.model_step import model_step, read_choice
 from quantkit.project.recommendation import recommendation
 from quantkit.project.settings import RunFields, Settings, settings_with
 from quantkit.project.step_plan import PassForecast, plan_steps
 from quantkit.project.steps import CompletedStep, RunSteps
 from quantkit.project.store import StepOutcome, StepStore
 from quantkit.project.tune_step import tune_step
-from quantkit.quantization.options import QuantizeOptions
-from quantkit.quantization.quantize import quantize
-from quantkit.repairs.registry import needs_data, resolve_repairs
+from quantkit.quantization.choice_record import HeldOutChoice
 from quantkit.report.html import evaluation_page
 from quantkit.rules import DEFAULT_RULE
 from quantkit.statistics import read_statistics, write_statistics
@@ -66,6 +65,8 @@ class Run(RichDisplay):
     notes: tuple[str, ...]
     warnings: tuple[str, ...] = ()
     """The notes that put the figures in doubt."""
+    held_out: HeldOutChoice | None = None
+    """The choice of rule and repairs of the Q/DQ model; None where nothing was chosen by samples held out."""
 
     def _view_(self) -> Sequence[Block]:
         return self.recommendation, *self.evaluation._view_()
@@ -130,7 +131,8 @@ def run_steps(steps: RunSteps, store: StepStore) -> Run:
     said = recommendation(found, engines.bench)
     notes = tuple(dict.fromkeys(steps.notes))
     warnings = tuple(dict.fromkeys((*plan.warnings, *found.warnings)))
-    return Run(tuple(steps.taken), found, engines.bench, said, published, notes, warnings)
+    chosen = read_choice(model)
+    return Run(tuple(steps.taken), found, engines.bench, said, published, notes, warnings, chosen)
 
 
 def statistics_step(steps: RunSteps) -> StepOutcome:
@@ -177,45 +179,6 @@ def table_step(steps: RunSteps, statistics: StepOutcome) -> StepOutcome | None:
     return steps.execute("table", {"statistics": statistics.digest, "rule": rule, "TensorRT": plan.version}, work)
 
 
-def model_step(steps: RunSteps, statistics: StepOutcome) -> StepOutcome:
-    """Make the Q/DQ model."""
-    plan = steps.plan
-    names, chosen, data = plan.published_names(), plan.settings.quantize, plan.calibration
-    rule = plan.settings.rule or DEFAULT_RULE
-    repairs = resolve_repairs(chosen.repairs, statistics=True, data=True)
-    runs_network = needs_data(repairs)
-
-    def work(folder: Path) -> tuple[str, ...]:
-        options = QuantizeOptions(
-            rule=rule,
-            policy=chosen.policy,
-            exclude=chosen.exclude,
-            include=chosen.include,
-            weights=chosen.weights,
-            fp16=chosen.fp16,
-            repairs=repairs,
-            data=data.options,
-            tensorrt_version=plan.version,
-        )
-        made = quantize(
-            plan.model.path,
-            folder / names["model"],
-            statistics=statistics.file(names["statistics"]),
-            data=data.source if runs_network else None,
-            preprocess=data.spec,
-            options=options,
-            phase=steps.watcher.phases,
-        )
-        return made.notes
-
-    known = data.identity if runs_network else {}
-    inputs: dict[str, Any] | None = None
-    if known is not None:
-        about = {"model": plan.model.sha256, "statistics": statistics.digest, "rule": rule, "TensorRT": plan.version}
-        inputs = about | {"data": known, "options": chosen.model_dump(mode="json")}
-    return steps.execute("model", inputs, work)
-
-
 @dataclass(frozen=True, slots=True)
 class StepOutcomes:
     """The outcomes of all steps before the report."""
@@ -256,7 +219,9 @@ def report_step(steps: RunSteps, of: StepOutcomes) -> StepOutcome:
         plan.labels.refuse_changed()
         steps.watcher.phases("writing the report")
         first = recommendation(made, engines.bench)
-        shown = replace(made, verdict=(first, *made.verdict))
+        choice = read_choice(of.model)
+        chosen = () if choice is None else tuple(f"the Q/DQ model: {line}" for line in choice.lines)
+        shown = replace(made, verdict=(first, *made.verdict), notes=(*chosen, *made.notes))
         page = evaluation_page(
             shown,
             sensitivity=None if of.layers is None else read_layers(of.layers.file(LAYERS)),
@@ -297,6 +262,7 @@ def run_document(made: Run) -> dict[str, Any]:
         "files": {name: str(path) for name, path in made.files.items()},
         "notes": list(made.notes),
         "warnings": list(made.warnings),
+        "held_out": made.held_out and made.held_out.document,
         "evaluation": document_of(made.evaluation),
         "bench": None if made.bench is None else asdict(made.bench),
     }

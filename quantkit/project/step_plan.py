@@ -12,16 +12,16 @@ from quantkit.project.compile_step import compiles
 from quantkit.project.engine_steps import engine_names, engine_step_name, why_no_engines
 from quantkit.project.inputs import DataSource, RunPlan
 from quantkit.project.map_step import draws_map
+from quantkit.project.model_step import quantizes_with_data
 from quantkit.project.steps import RunSteps
 from quantkit.project.tune_step import tunes
 from quantkit.qdq.weighted_operators import weighted_operators
-from quantkit.repairs.registry import needs_data, resolve_repairs
 from quantkit.report.wording import count_noun
 from quantkit.sensitivity.options import SAMPLES
 
 EARLIEST = 1.0
 """Seconds of work before the first forecast."""
-MODEL_PASSES, LAYERS_PACE, REPORT_PACE = 6.0, 1.2, 0.9
+MODEL_PASSES, LAYERS_PACE, REPORT_PACE = 9.0, 1.2, 0.9
 
 
 def plan_steps(plan: RunPlan) -> tuple[PlannedStep, ...]:
@@ -65,8 +65,7 @@ def forecast_steps(plan: RunPlan, pace: float) -> dict[str, float]:
     calibration = plan.calibration.samples
     found: dict[str, float] = {}
     if calibration is not None:
-        repairs = resolve_repairs(settings.quantize.repairs, statistics=True, data=True)
-        passes = MODEL_PASSES if needs_data(repairs) else 0.0
+        passes = MODEL_PASSES if quantizes_with_data(settings) else 0.0
         found["model"] = pace * (passes * calibration)
         runs = 2 * len(weighted_operators(plan.model.proto)) + 2
         found["layers"] = pace * LAYERS_PACE * runs * min(SAMPLES, calibration)

@@ -16,12 +16,12 @@ from quantkit.engines.bench import explain_no_gpu
 from quantkit.engines.bench_builds import machine_name
 from quantkit.errors import Interrupted, QuantkitError
 from quantkit.project.inputs import RunPlan
+from quantkit.project.model_step import quantizes_with_data
 from quantkit.project.settings import Settings
 from quantkit.project.steps import RunSteps
 from quantkit.project.store import FOLDER, StepOutcome
 from quantkit.quantization.options import QuantizeOptions
 from quantkit.quantization.quantize import quantize
-from quantkit.repairs.registry import needs_data, resolve_repairs
 from quantkit.rules import DEFAULT_RULE
 from quantkit.tuning.speed.candidate import EngineKind
 from quantkit.tuning.speed.result import SpeedTuning
@@ -94,29 +94,31 @@ def is_new(found: SpeedTuning) -> bool:
 
 
 def build_chosen(steps: RunSteps, found: SpeedTuning, statistics: StepOutcome, folder: Path) -> None:
-    """Quantize as chosen, with the run's repairs, and build the engine. Raises what `quantize` and `build` raise."""
+    """Quantize as chosen, with rule and repairs as for the run's Q/DQ model, and build the engine.
+
+    Raises what `quantize` and `build` raise.
+    """
     from quantkit.backends.tensorrt.options import BuildOptions, Precision
     from quantkit.engines.bench_builds import shapes_for_batches
     from quantkit.engines.build import build
 
     plan, options, data = steps.plan, speed_options(steps.plan), steps.plan.calibration
-    repairs = resolve_repairs(plan.settings.quantize.repairs, statistics=True, data=True)
     placement = found.chosen.placement
     model = folder / f"{plan.stem}.tuned.onnx"
     quantize(
         plan.model.path,
         model,
         statistics=statistics.file(plan.published_names()["statistics"]),
-        data=data.source if needs_data(repairs) else None,
+        data=data.source if quantizes_with_data(plan.settings) else None,
         preprocess=data.spec,
         options=QuantizeOptions(
-            rule=options.quantize.rule,
+            rule=plan.settings.rule,
             policy=placement.policy,
             exclude=(*options.quantize.exclude, *placement.kept),
             include=options.quantize.include,
             weights=options.quantize.weights,
             fp16=found.half,
-            repairs=repairs,
+            repairs=plan.settings.quantize.repairs,
             data=data.options,
             tensorrt_version=plan.version,
         ),

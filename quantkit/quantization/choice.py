@@ -124,23 +124,26 @@ def choose_network(request: ChoiceRequest, phase: Phases) -> ChosenNetwork:
         meter: HeldOutMeter[Way] = HeldOutMeter(request.network, parts.held)
     except ModelError as error:
         return default_network(request, error.summary, phase)
-    free = apply_repairs(request.network, statistics, request.default_repairs, parts.fitting, request.choices, phase)
-    default = (request.rules[0].name, repairs_made(free))
-    measure_rules(free, request.rules, meter, request.choices, phase)
+    made = apply_repairs(request.network, statistics, request.default_repairs, parts.fitting, request.choices, phase)
+    default = (request.rules[0].name, repairs_made(made))
+    measure_rules(made, request.rules, meter, request.choices, phase)
     if not meter.outputs:
         return default_network(request, "the outputs have no signal", phase)
     named = best_rule(meter.found, default, meter.outputs)
     rule = next(rule for rule in request.rules if rule.name == named)
-    made, lost = free, dict[str, Gain]()
+    unrounded: Mapping[str, Gain] = {}
     if request.repairs is None:
+        del made  # its memory is needed
         trials = RepairTrials(rule, default, parts.fitting, request.choices, meter, phase)
         try_repairs(RepairedNetwork(request.network, statistics), trials)
-        made, lost = chosen_network(request, trials, best_way(meter.found, default, meter.outputs)), trials.lost
-    held_out = record_choice((named, repairs_made(made)), default, meter, parts, lost)
+        made = chosen_network(request, trials, best_way(meter.found, default, meter.outputs))
+        unrounded = trials.unrounded
+    held_out = record_choice((named, repairs_made(made)), default, meter, parts, unrounded)
     if not parts.refits:
         return ChosenNetwork(made, rule, request.fitted.source, held_out)
-    del free
-    return ChosenNetwork(*refit(request, tuple(made.done), rule, phase), held_out)
+    names = tuple(made.done)
+    del made, meter  # their memory is needed
+    return ChosenNetwork(*refit(request, names, rule, phase), held_out)
 
 
 def refit(
@@ -151,23 +154,28 @@ def refit(
     if statistics is None:
         phase("collecting statistics")
         statistics = collect_network_statistics(request.network, request.data, request.choices.exclude, phase)
-    made = apply_repairs(request.network, statistics, names, request.data, request.choices, phase)
+    adaptive = True if request.repairs is None else None  # as it was measured
+    made = apply_repairs(
+        request.network, statistics, names, request.data, request.choices, phase, rounds_weights=adaptive
+    )
     return made, rule, source
 
 
 def chosen_network(request: ChoiceRequest, trials: RepairTrials, chosen: Way) -> RepairedNetwork:
-    """Return the network that was chosen: the one that was kept, or made again where others seemed better meanwhile."""
-    if trials.best is not None and trials.way(trials.best) == chosen:
-        return trials.best
-    trials.best = None  # its memory is needed
-    statistics, fitting = request.fitted.statistics, trials.fitting
-    return apply_repairs(request.network, statistics, chosen[1], fitting, request.choices, trials.phase)
+    """Return the network that was chosen: the last one that was measured, or another, which is made again."""
+    if trials.last is not None and trials.way(trials.last) == chosen:
+        return trials.last
+    trials.last = None  # its memory is needed
+    statistics, choices = request.fitted.statistics, request.choices
+    return apply_repairs(
+        request.network, statistics, chosen[1], trials.fitting, choices, trials.phase, rounds_weights=True
+    )
 
 
 def record_choice(
-    chosen: Way, default: Way, meter: HeldOutMeter[Way], parts: HeldOutParts, lost: Mapping[str, Gain]
+    chosen: Way, default: Way, meter: HeldOutMeter[Way], parts: HeldOutParts, unrounded: Mapping[str, Gain]
 ) -> HeldOutChoice:
-    """Return the choice with figures that no choice was made by. lost: repairs that were left out before.
+    """Return the choice with figures that no choice was made by. unrounded: repair → what it gains before rounding.
 
     What one half of the samples chooses is measured on the other half, and the other way round: the noise that the way
     of choosing leaves on samples that it has not seen. Rules of which no repairs were tried do not count.
@@ -180,11 +188,13 @@ def record_choice(
     best, plain = (each[0].followed_by(each[1]) for each in (crossed, first))
     gain = gain_over(best, plain, outputs)
     rule, repairs = chosen
+    gains = gains_of_each(chosen, meter)
     return HeldOutChoice(
         rule=rule,
         repairs=repairs,
         rules=rule_gains(found, default, outputs),
-        gains={**lost, **gains_of_each(chosen, meter)},
+        gains={**unrounded, **gains},
+        before_rounding=tuple(name for name in unrounded if name not in gains),
         default_rule=default[0],
         default_repairs=default[1],
         db=best.decibels(outputs),

@@ -35,7 +35,8 @@ class HeldOutChoice:
     alone, which it is compared with. db, default_db: SQNR of the outputs of both; gain: the difference, as far as one
     half of the samples predicts it for the other. fitted, held: numbers of samples that were fitted to, and held out.
     refitted: afterwards the network was fitted to all of them.
-    outputs: how many were compared, and how many there are.
+    outputs: how many were compared, and how many there are. before_rounding: repairs whose gain was measured with
+    weights that were rounded to the nearest.
     """
 
     rule: str
@@ -51,6 +52,7 @@ class HeldOutChoice:
     held: int
     refitted: bool
     outputs: tuple[int, int]
+    before_rounding: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
@@ -89,11 +91,14 @@ class HeldOutChoice:
     def why(self) -> str:
         """The comparisons and their outcome in one line; empty if there was nothing to compare."""
         rules = [f"{rule} {gain.text}" for rule, gain in self.rules.items()]
-        repairs = [
-            f"{name} {gain.text}" + ("" if name in self.repairs else " (left out)") for name, gain in self.gains.items()
-        ]
+        repairs = [f"{name} {gain.text}{self._remark(name)}" for name, gain in self.gains.items()]
         parts = [f"rules, against {self.default_rule}: {', '.join(rules)}"] if rules else []
         return "; ".join([*parts, *([f"repairs: {', '.join(repairs)}"] if repairs else [])])
+
+    def _remark(self, repair: str) -> str:
+        if repair not in self.repairs:
+            return " (left out)"
+        return " (before rounding)" if repair in self.before_rounding and "round" in self.repairs else ""
 
 
 def repairs_text(names: tuple[str, ...]) -> str:

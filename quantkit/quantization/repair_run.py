@@ -93,10 +93,16 @@ def apply_repairs(
     data: NetworkSamples | None,
     choices: Choices,
     phase: Phases = SILENT,
+    *,
+    rounds_weights: bool | None = None,
 ) -> RepairedNetwork:
-    """Apply the repairs `names`. What stays float by `choices` is left alone. UsageError."""
+    """Apply the repairs `names`. What stays float by `choices` is left alone. UsageError.
+
+    rounds_weights: as for `apply_repair`; None: whether one of the repairs does.
+    """
     repairs = repairs_named(names)
-    rounds_weights = any(repair.rounds_weights for repair in repairs)
+    if rounds_weights is None:
+        rounds_weights = any(repair.rounds_weights for repair in repairs)
     made = RepairedNetwork(network, statistics)
     for repair in repairs:
         made = apply_repair(made, repair, data, choices, phase, rounds_weights=rounds_weights)

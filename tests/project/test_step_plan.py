@@ -106,6 +106,6 @@ def test_a_forecast_grows_with_the_work(place: Path) -> None:
 
     usual = expected()
     assert expected(evaluate=EvaluateSettings(limit=30))["report"] == pytest.approx(usual["report"] / 2)
-    assert expected(quantize=QuantizeSettings(repairs=()))["model"] == 0.0
+    assert expected(rule="mse", quantize=QuantizeSettings(repairs=()))["model"] == 0.0
     assert expected(calibrate=CalibrateSettings(limit=30))["layers"] == pytest.approx(usual["layers"] / 2)
     assert all(seconds > 0 for seconds in usual.values())
