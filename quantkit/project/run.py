@@ -219,9 +219,7 @@ def report_step(steps: RunSteps, of: StepOutcomes) -> StepOutcome:
         plan.labels.refuse_changed()
         steps.watcher.phases("writing the report")
         first = recommendation(made, engines.bench)
-        choice = read_choice(of.model)
-        chosen = () if choice is None else tuple(f"the Q/DQ model: {line}" for line in choice.lines)
-        shown = replace(made, verdict=(first, *made.verdict), notes=(*chosen, *made.notes))
+        shown = replace(made, verdict=(first, *made.verdict), notes=(*choice_notes(of.model), *made.notes))
         page = evaluation_page(
             shown,
             sensitivity=None if of.layers is None else read_layers(of.layers.file(LAYERS)),
@@ -252,6 +250,12 @@ def report_step(steps: RunSteps, of: StepOutcomes) -> StepOutcome:
             "options": wanted.model_dump(mode="json"),
         }
     return steps.execute("report", inputs, work)
+
+
+def choice_notes(model: StepOutcome) -> tuple[str, ...]:
+    """Return what the data chose for the Q/DQ model, for the report. QuantkitError."""
+    choice = read_choice(model)
+    return () if choice is None else tuple(f"the Q/DQ model: {line}" for line in choice.lines)
 
 
 def run_document(made: Run) -> dict[str, Any]:
