@@ -215,12 +215,14 @@ def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_command_and_verb_has_the_same_default_rule() -> None:
-    """`run` and `tune` have none of their own: a file may name the rule of `run`, and `tune` tries all."""
+    """`run` and `tune` have none of their own: a file may name the rule of `run`, and `tune` tries all. `quantize` takes
+    the default where no data choose."""
     commands = {"calibrate": calibrate_command, "quantize": quantize_command, "layers": layers_command}
     commands |= {"stats table": table, "map": map_command}
     options = {name: {p.name: p for p in command.params}["rule"] for name, command in commands.items()}
-    assert {name: option.default for name, option in options.items()} == dict.fromkeys(commands, DEFAULT_RULE)
+    expected = dict.fromkeys(commands, DEFAULT_RULE) | {"quantize": None}
+    assert {name: option.default for name, option in options.items()} == expected
     assert all(WHY_DEFAULT_RULE in (getattr(option, "help", None) or "") for option in options.values())
     verbs = (quantkit.calibrate, quantkit.layers)
     assert [inspect.signature(verb).parameters["rule"].default for verb in verbs] == [DEFAULT_RULE] * len(verbs)
-    assert (quantkit.QuantizeOptions().rule, quantkit.MapOptions().rule) == (DEFAULT_RULE, DEFAULT_RULE)
+    assert (quantkit.QuantizeOptions().rule, quantkit.MapOptions().rule) == (None, DEFAULT_RULE)
