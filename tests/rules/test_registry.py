@@ -215,8 +215,10 @@ def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_command_and_verb_has_the_same_default_rule() -> None:
-    """`run` and `tune` have none of their own: a file may name the rule of `run`, and `tune` tries all. `quantize` takes
-    the default where no data choose."""
+    """`run` and `tune` have none of their own: a file may name the rule of `run`, and `tune` tries all.
+
+    `quantize` takes the default where no data choose.
+    """
     commands = {"calibrate": calibrate_command, "quantize": quantize_command, "layers": layers_command}
     commands |= {"stats table": table, "map": map_command}
     options = {name: {p.name: p for p in command.params}["rule"] for name, command in commands.items()}
