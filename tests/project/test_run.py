@@ -217,7 +217,9 @@ def test_the_command_reads_the_project_and_flags_go_over_it(place: Path, quantki
     shown = quantkit_command("run", "--json")
     document = json.loads(shown.stdout)
     assert [step["name"] for step in document["steps"]] == ["statistics", "table", "model", "layers", *MAP, "report"]
-    assert set(document) == {"recommendation", "steps", "files", "notes", "warnings", "evaluation", "bench"}
+    assert set(document) == {
+        "recommendation", "steps", "files", "notes", "warnings", "evaluation", "bench", "held_out",
+    }  # fmt: skip
     again = quantkit_command("run", "--max-drop", 0, "--rule", "percentile:90", code=3)
     assert "over the budget of 0 percentage points" in again.stderr
     assert "reused" in again.stdout

@@ -22,7 +22,7 @@ from quantkit.repairs.registry import REPAIR_NAMES
 from quantkit.rewrites.fp16 import convert_to_fp16
 from tests.support.networks import BUNDLED
 
-TWINS = 0.7
+TWINS = 1.5
 """dB between twins. Codes of weights near a half fall either way where a scale is another by 2⁻¹¹, so that both are two
 draws of the same noise: on 2,000 images they differ by 0.1 … 0.3 dB. Repairs are worth 1 dB and more."""
 

@@ -80,7 +80,7 @@ def mended(plain: quantkit.Statistics, tensor: str, tmp_path_factory: pytest.Tem
 
 def test_a_first_candidate_within_the_budget_is_chosen(plain: quantkit.Statistics) -> None:
     made = tune(MODEL, IMAGES, max_drop=0.5, statistics=plain, options=TuneOptions(front=False))
-    assert [trial.recipe.text() for trial in made.trials] == ["mse"]
+    assert [trial.recipe.text() for trial in made.trials] == ["wmse"]
     assert made.held
     assert made.within_budget
     assert made.evaluations == 4  # float and INT8, on both parts
@@ -231,7 +231,9 @@ def test_excluded_nodes_are_counted_reported_and_written(plain: quantkit.Statist
     assert 0.0 < made.chosen.floats < 1.0
     if made.front == ():
         assert any(f"{made.chosen.floats:.1%} of the weights" in note for note in made.notes)
-    again = quantkit.QuantizeOptions(repairs=(), exclude=expand_name_files((f"@{tmp_path}/out/model.exclude",)))
+    again = quantkit.QuantizeOptions(
+        rule="mse", repairs=(), exclude=expand_name_files((f"@{tmp_path}/out/model.exclude",))
+    )
     same = quantkit.quantize(MODEL, statistics=plain, options=again)
     assert load_model(tmp_path / "out/model.int8.onnx").proto.graph == same.proto.graph
 
