@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import pickle
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,10 @@ if TYPE_CHECKING:
 ROWS = 512
 """Rows whose statistics are one partial result: it is merged once, and made again where a worker died."""
 PART = "part"
+TAKEN = frozenset({"data", "histogram", "exclude", "provider", "max_memory", "workers", "gpus_per_worker"})
+READ = frozenset({"batch_size", "skip_corrupt"})
+"""The options of `calibrate`, and of its data, that count for a dataset. `histogram` has one value here."""
+CHOOSING = frozenset({"limit", "shuffle", "seed", "part", "whole", "frame_step", "shard"})
 
 
 @takes_fields(CalibrateOptions, DataOptions)
@@ -59,8 +63,8 @@ def statistics(
     dataset: rows with an image each (the bytes of a file, as `ray.data.read_binary_files` gives them, or pixels of
     8 bits, as `read_images` does), or with the inputs of the network by name. column: the one with images, if their
     values do not show it. The other arguments are those of `calibrate`: workers (None: as many actors as the cluster
-    has room for), gpus_per_worker, batch_size, provider, max_memory, exclude, skip_corrupt. Bytes of files are decoded
-    as everywhere in quantkit; pixels were decoded by Ray.
+    has room for), gpus_per_worker, batch_size, provider, max_memory, exclude, skip_corrupt; others are refused.
+    Bytes of files are decoded as everywhere in quantkit; pixels were decoded by Ray.
 
     Partial statistics travel through Ray's object store, and never activations. BackendError without Ray; DataError,
     ModelError, UsageError.
@@ -68,6 +72,11 @@ def statistics(
     ray = import_ray()
     given = checked_options(options, CalibrateOptions)
     refuse_choices(given)
+    if not isinstance(dataset, ray.data.Dataset):
+        raise UsageError(
+            f"the dataset is a {type(dataset).__name__}, not a ray.data.Dataset",
+            remedy="open it with ray.data.read_images, or give files to quantkit.calibrate",
+        )
     placement = Placement(given.workers, RAY, given.gpus_per_worker)
     size_of_batch = given.data.batch_size or DEFAULT_BATCH
     try:
@@ -155,17 +164,19 @@ class PartCollector:
 
 
 def refuse_choices(options: CalibrateOptions) -> None:
-    """Raise UsageError for options that choose samples, or that need a run in order."""
-    given = {
-        "limit": options.data.limit is not None,
-        "shuffle": options.data.shuffle,
-        "shard": options.shard is not None,
-        "on": options.on is not None,
-        "resume": options.resume,
-        "learning-curve": options.learning_curve,
-    }
-    for option in (option for option, is_given in given.items() if is_given):
-        raise UsageError(f"--{option} is not for a dataset, which Ray divides", remedy="choose its rows: dataset.limit")
+    """Raise UsageError for options that say nothing to a dataset: they choose samples, or need a run in order."""
+    given = [*changed(options, CalibrateOptions(), TAKEN), *changed(options.data, DataOptions(), READ)]
+    if options.backend == DEFAULT_BACKEND:
+        given = [name for name in given if name != "backend"]
+    if given:
+        remedy = "choose rows by the dataset, such as dataset.limit(…)" if given[0] in CHOOSING else "leave it out"
+        raise UsageError(f"{given[0]}= is not for a dataset, which Ray divides", remedy=remedy)
+
+
+def changed(options: Any, defaults: Any, but: Collection[str]) -> list[str]:
+    """Return the names of the fields that differ from their defaults, but for some."""
+    names = [field.name for field in fields(options) if field.name not in but]
+    return [name for name in names if getattr(options, name) != getattr(defaults, name)]
 
 
 def refuse_dependent_rows(collector: ShardCollector) -> None:

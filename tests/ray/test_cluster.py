@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import quantkit
+import quantkit.ray
 from quantkit.errors import BackendError, DataError, UsageError
 from quantkit.executors.actors import share_cluster
 from quantkit.executors.placement import Placement
@@ -96,6 +97,26 @@ def test_pages_run_on_a_cluster_and_one_of_its_nodes_may_die(nodes: Any, place: 
 
 def some_images(count: int) -> list[str]:
     return sorted(path.relative_to(IMAGES).as_posix() for path in IMAGES.rglob("*.png"))[:count]
+
+
+@pytest.mark.parametrize(
+    ("option", "word"),
+    [
+        ({"threads": 3}, "threads"), ({"limit": 8}, "limit"), ({"seed": 1}, "seed"), ({"force": True}, "force"),
+        ({"frame_step": 2}, "frame_step"), ({"parts": "x"}, "parts"), ({"checkpoint_every": 2}, "checkpoint_every"),
+        ({"shard": "0/2"}, "shard"), ({"algorithm": "MinMaxCalibration"}, "algorithm"),
+    ],
+)  # fmt: skip
+def test_options_that_say_nothing_to_a_dataset_are_refused(option: dict[str, Any], word: str) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed")
+    with pytest.raises(UsageError, match=f"{word}= is not for a dataset"):
+        quantkit.ray.statistics(None, BUNDLED / "model.onnx", **option)
+
+
+def test_what_is_no_dataset_is_refused() -> None:
+    pytest.importorskip("ray", reason="Ray is not installed")
+    with pytest.raises(UsageError, match=r"the dataset is a str, not a ray\.data\.Dataset"):
+        quantkit.ray.statistics("images", BUNDLED / "model.onnx", batch_size=4, skip_corrupt=True)
 
 
 def test_a_cluster_without_room_is_refused_and_others_are_shared_out() -> None:

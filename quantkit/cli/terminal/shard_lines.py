@@ -33,8 +33,11 @@ def print_shard_file(file: str | Path, record: ShardRecord, suffix: str, merging
 
     print_line(f"{'file' if reused else 'wrote'}  {file}")
     place = str(file).rpartition("/")[0] or "."
-    there = sum(shard.count == record.count for shard in ShardFolder(place, suffix).shards().values())
+    found = [shard.count for shard in ShardFolder(place, suffix).shards().values()]
+    there = found.count(record.count)
     if there < record.count:
         print_line(f"{there} of {record.count} shards {'is' if there == 1 else 'are'} there")
+    elif other := next((count for count in found if count != record.count), None):
+        print_line(f"all shards are there, but so are some of {other}: remove those of one run before you merge")
     else:
         print_line(f"all shards are there; merge them: {merging.format(shlex.quote(place))}")
