@@ -25,7 +25,7 @@ from quantkit.cli.terminal.console import (
 )
 from quantkit.cli.terminal.model_table import print_model_table, print_statements, warn_over_budget
 from quantkit.cli.terminal.scene_tables import print_scene_tables
-from quantkit.cli.terminal.shard_lines import describe_shard, print_shard_file, shard_fields
+from quantkit.cli.terminal.shard_lines import print_shard_of_totals, shard_fields
 from quantkit.errors import UsageError
 from quantkit.view import percent_text, signed
 
@@ -180,18 +180,8 @@ def print_evaluated_shard(result: EvaluatedShard) -> None:
     from quantkit.evaluation.shards.format import EVALUATION
     from quantkit.evaluation.verdict import count_samples
 
-    if result.reused:
-        note("nothing changed: the existing shard is reused")
-    print_fields(
-        [
-            ("data", count_samples(result.samples)),
-            ("models", ", ".join(result.models)),
-            ("shard", describe_shard(result.record)),
-            ("time", f"{result.seconds:.1f} s"),
-        ]
-    )
-    merging = "the same command with --merge {} instead of --shard"
-    print_shard_file(result.file, result.record, EVALUATION.suffix, merging, reused=result.reused)
+    about = [("data", count_samples(result.samples)), ("models", ", ".join(result.models))]
+    print_shard_of_totals(result, about, EVALUATION.suffix)
 
 
 def shard_document(result: EvaluatedShard) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from quantkit.cli.terminal.console import (
     print_sentence,
     warn,
 )
-from quantkit.cli.terminal.shard_lines import describe_shard, print_shard_file, shard_fields
+from quantkit.cli.terminal.shard_lines import print_shard_of_totals, shard_fields
 from quantkit.errors import UsageError
 from quantkit.view import signed
 
@@ -256,18 +256,8 @@ def print_measured_shard(result: MeasuredShard) -> None:
     """Print what one shard was made from, and how many of the run are there."""
     from quantkit.sensitivity.shards.maker import SENSITIVITY
 
-    if result.reused:
-        note("nothing changed: the existing shard is reused")
-    print_fields(
-        [
-            ("data", f"{result.samples:,} samples"),
-            ("layers", f"{result.layers} quantized"),
-            ("shard", describe_shard(result.record)),
-            ("time", f"{result.seconds:.1f} s"),
-        ]
-    )
-    merging = "the same command with --merge {} instead of --shard"
-    print_shard_file(result.file, result.record, SENSITIVITY.suffix, merging, reused=result.reused)
+    about = [("data", f"{result.samples:,} samples"), ("layers", f"{result.layers} quantized")]
+    print_shard_of_totals(result, about, SENSITIVITY.suffix)
 
 
 def measured_shard_document(result: MeasuredShard) -> dict[str, Any]:

@@ -3,13 +3,43 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from quantkit.cli.terminal.console import print_line
+from quantkit.cli.terminal.console import note, print_fields, print_line
 
 if TYPE_CHECKING:
     from quantkit.sharding import ShardRecord
+
+
+class ShardOfTotals(Protocol):
+    """The common part of what `evaluate_shard` and `layers_shard` return."""
+
+    @property
+    def record(self) -> ShardRecord:
+        """The part of the run."""
+
+    @property
+    def file(self) -> str:
+        """The path or the URL of its totals."""
+
+    @property
+    def reused(self) -> bool:
+        """True if it was there, and nothing changed."""
+
+    @property
+    def seconds(self) -> float:
+        """The time that it took."""
+
+
+def print_shard_of_totals(made: ShardOfTotals, about: Sequence[tuple[str, str]], suffix: str) -> None:
+    """Print what a shard was made from, and how many of the run are there. about: what it holds."""
+    if made.reused:
+        note("nothing changed: the existing shard is reused")
+    print_fields([*about, ("shard", describe_shard(made.record)), ("time", f"{made.seconds:.1f} s")])
+    merging = "the same command with --merge {} instead of --shard"
+    print_shard_file(made.file, made.record, suffix, merging, reused=made.reused)
 
 
 def describe_shard(record: ShardRecord) -> str:
