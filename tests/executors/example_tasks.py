@@ -29,6 +29,8 @@ class Naming:
     wrong: int | None = None
     bug: int | None = None
     gpus: tuple[str, ...] = ()
+    together: int = 0
+    """Shards wait until so many workers have loaded the network."""
 
     def open(self, threads: int) -> Callable[[Shard], ShardResult]:
         (self.folder / f"opened-{os.getpid()}-{threads}").touch()
@@ -39,6 +41,9 @@ class Naming:
         first = not mark.exists()
         mark.write_text(str(os.getpid()))
         time.sleep(self.seconds)
+        latest = time.monotonic() + 60
+        while len(list(self.folder.glob("opened-*"))) < self.together and time.monotonic() < latest:
+            time.sleep(0.01)
         if shard.index == self.fatal or (first and shard.index in self.deadly):
             os.kill(os.getpid(), signal.SIGKILL)
         if shard.index == self.wrong:

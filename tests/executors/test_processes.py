@@ -59,7 +59,7 @@ def test_what_cannot_travel_is_refused_before_a_worker_starts() -> None:
 
 
 def test_workers_take_gpus_in_turn_also_where_one_was_replaced(tmp_path: Path) -> None:
-    found = ran(Naming(tmp_path, seconds=0.4, deadly=(2,), gpus=("3", "GPU-5")), 2)
+    found = ran(Naming(tmp_path, together=2, deadly=(2,), gpus=("3", "GPU-5")), 2)
     assert set(found.values()) == {b"3", b"GPU-5"}
 
 
