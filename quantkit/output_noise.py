@@ -27,12 +27,12 @@ from quantkit.backends.session import Runner, Session, SessionOpener, open_sessi
 from quantkit.data import Feed
 from quantkit.errors import DataError, ModelError
 from quantkit.graph import Model
+from quantkit.graph.selected_outputs import comparable_tensors
 from quantkit.metrics.heads.facts import example_facts
 from quantkit.metrics.heads.find import find_head
 from quantkit.metrics.heads.head import Head, HeadQuestion
 from quantkit.metrics.task import network_facts
 from quantkit.numerics import noise_decibels, noise_share
-from quantkit.qdq.selection import comparable_tensors
 from quantkit.statistics.exact_sum import ExactSum
 from quantkit.values import Batch
 

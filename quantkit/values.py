@@ -5,13 +5,14 @@ ModelInput    name, dtype and shape of a network input
 Selection     which samples of a data set are used, and in which order
 Algorithm     a calibrator of TensorRT
 QuantizedType INT8 or FP8
+NetworkType   the types of a network's tensors: INT8, FP8, or some of each
 """
 
 from __future__ import annotations
 
 import numbers
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -88,6 +89,20 @@ class QuantizedType(NamedChoice):
     def stored(self) -> str:
         """The ONNX element type."""
         return "int8" if self is QuantizedType.INT8 else "float8e4m3fn"
+
+
+class NetworkType(NamedChoice):
+    """The type of a network's quantized tensors, or that there are some of each."""
+
+    INT8 = "int8"
+    FP8 = "fp8"
+    MIXED = "mixed"
+
+    @classmethod
+    def of(cls, types: Iterable[QuantizedType]) -> NetworkType:
+        """Return the type of a network whose operators have these types, at least one."""
+        found = set(types)
+        return cls.MIXED if len(found) > 1 else cls(found.pop().value)
 
 
 class Algorithm(NamedChoice):

@@ -195,7 +195,8 @@ def print_network(result: CompiledModel, network: CompiledNetwork, *, every: boo
     detours = result.detours(network)
     if detours:
         moved = sum(detour.bytes for detour in detours)
-        kind = "FP8" if any(kernel.fp8 for kernel in network.products) else "INT8"
+        kinds = {name for name in ("INT8", "FP8") for kernel in network.products if kernel.multiplies_in(name)}
+        kind = "8 bits" if len(kinds) > 1 else kinds.pop() if kinds else "INT8"
         what = f"{len(detours)} values go {kind} → float → {kind}"
         print_heading(f"{what}, {moved / MIB:.2f} MiB written and read in float")
         for detour in detours if every else detours[:DETOURS]:

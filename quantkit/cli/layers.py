@@ -13,7 +13,6 @@ import click
 
 from quantkit.cli import options
 from quantkit.cli.arguments.parsing import NUMBER, WHOLE
-from quantkit.cli.arguments.quantized_type import quantized_type
 from quantkit.cli.arguments.scale_files import ScaleFiles, find_scales
 from quantkit.cli.arguments.unused import refuse_unused
 from quantkit.cli.arguments.verb import verb
@@ -75,7 +74,6 @@ OF_FIGURES = ("html", "keep", "keep_db", "parity", "top", "as_markdown")
 )
 @click.option("--keep", metavar="N", type=WHOLE, help=f"Number of layers in that file. Default: {KEPT}.")
 @click.option("--keep-db", metavar="DB", type=NUMBER, help="As many layers as raise the outputs to this SQNR.")
-@quantized_type
 @options.html
 @options.shard
 @options.merge_shards
@@ -220,7 +218,7 @@ def layers_options(
     keep, keep_db = own["keep"], own["keep_db"]
     if writes and keep is None and keep_db is None and own["shard"] is None:
         keep = KEPT
-    chosen = selection.keywords() | {"type": own["type"]}
+    chosen = selection.keywords()
     return LayersOptions(**chosen, keep=keep, keep_db=keep_db, data=samples.reading(), merge=own["merge"], force=force)
 
 
@@ -342,7 +340,7 @@ def print_layer_rows(layers: Sequence[LayerError]) -> None:
     rows = [
         (
             f"{layer.node} !" if layer.misfit else layer.node,
-            layer.operator,
+            layer.title,
             format_db_number(layer.alone_db),
             format_db_number(layer.without_db),
             signed(layer.gain_db),

@@ -19,7 +19,8 @@ import click
 
 from quantkit.cli.arguments.engine_options import level
 from quantkit.cli.arguments.groups import Decorator, grouped, offered
-from quantkit.cli.arguments.parsing import NUMBER, WHOLE, parse_algorithm
+from quantkit.cli.arguments.parsing import NUMBER, WHOLE, PlaceType, parse_algorithm
+from quantkit.cli.arguments.quantized_type import nodes_of_type, quantized_type
 from quantkit.cli.arguments.registry_option import MetricOption, ProviderOption, RepairOption, RuleOption
 from quantkit.cli.arguments.scale_files import ScaleFiles
 from quantkit.cli.terminal.console import Printing
@@ -29,20 +30,6 @@ if TYPE_CHECKING:
     from quantkit.data import DataOptions
 
 PATH = click.Path(path_type=Path)
-
-
-class PlaceType(click.Path):
-    """The type of a parameter that is a path, or a URL, which stays a text."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return a path, or a URL as it is."""
-        from quantkit.errors import UsageError
-        from quantkit.locations import is_url, refuse_other_scheme
-
-        refuse_other_scheme(value, UsageError)
-        return value if is_url(value) else super().convert(value, param, ctx)
-
-
 PLACE = PlaceType(path_type=Path)
 
 # ── single options ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -187,11 +174,14 @@ def rules(text: str, *, default: str | None = None) -> Decorator:
 
 @dataclass(frozen=True, slots=True)
 class LayerSelection:
-    """A frozen value of the options that choose what becomes INT8 and by which scales: of quantize, layers and tune."""
+    """A frozen value of the options that choose what is quantized and by which scales: of quantize, layers and tune."""
 
     policy: str
     include: tuple[str, ...]
     exclude: tuple[str, ...]
+    type: str | None = None
+    int8: tuple[str, ...] | None = None
+    fp8: tuple[str, ...] | None = None
     rule: str | None = None
     min_coverage: float | None = None
 
@@ -199,8 +189,9 @@ class LayerSelection:
         """Return them by the names they have in `QuantizeOptions` and its like, @FILE expanded. UsageError."""
         from quantkit.sensitivity.exclusion_file import expand_name_files
 
-        names = {name: expand_name_files(getattr(self, name)) for name in ("include", "exclude")}
-        return offered(self) | names
+        given = offered(self)
+        lists = given.keys() & {"include", "exclude", "int8", "fp8"}
+        return given | {name: expand_name_files(given[name]) for name in lists}
 
 
 LAYER_SELECTION: Mapping[str, Decorator] = {
@@ -221,6 +212,9 @@ LAYER_SELECTION: Mapping[str, Decorator] = {
         "line.",
     ),
     "exclude": exclude,
+    "type": quantized_type,
+    "int8": nodes_of_type("int8"),
+    "fp8": nodes_of_type("fp8"),
     "min_coverage": min_coverage,
 }
 

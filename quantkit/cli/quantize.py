@@ -11,7 +11,6 @@ import click
 
 from quantkit.cli import options
 from quantkit.cli.arguments.parsing import WHOLE
-from quantkit.cli.arguments.quantized_type import quantized_type
 from quantkit.cli.arguments.scale_files import ScaleFiles, find_scales
 from quantkit.cli.arguments.unused import refuse_unused
 from quantkit.cli.arguments.verb import verb
@@ -35,14 +34,13 @@ SHOWN = 20
 @options.scale_files
 @options.data_choice()
 @options.layer_selection(rule=options.rule(text="With --data, samples that are held out choose it unless you do."))
-@quantized_type
 @options.repair("with --data those that help on samples that are held out, else those that need none")
 @click.option(
     "--output",
     "-o",
     metavar="PATH",
     type=options.PATH,
-    help="Q/DQ model to write. Default: MODEL.TYPE.onnx beside the model, for example MODEL.int8.onnx.",
+    help="Q/DQ model to write. Default: MODEL.TYPE.onnx beside the model: MODEL.int8.onnx, fp8 or mixed.",
 )
 @click.option(
     "--weights",
@@ -104,7 +102,7 @@ def quantize(
     with Spinner(hidden=printing.hides_progress) as spinner:
         result = run(
             model,
-            output or beside(model, f"{model.stem}.{chosen.type.value}.onnx"),
+            output or beside(model, f"{model.stem}.{chosen.types.network_type.value}.onnx"),
             statistics=scales.stats,
             table=scales.table,
             data=samples.data,
@@ -140,12 +138,18 @@ def refuse_unused_quantize_options(table: bool, data: bool) -> None:
 
 def print_quantization(result: Quantization) -> None:
     """Print what was quantized, and what stays in float."""
+    from quantkit.qdq.insertion import WeightForm
+    from quantkit.values import NetworkType
+
     for text in result.notes[:SHOWN]:
         note(text)
     if len(result.notes) > SHOWN:
         note(f"… {len(result.notes) - SHOWN} more remarks (--json lists all)")
-    counts = f"{len(result.pairs)} activations, {len(result.weights)} weights ({result.form.value} in the file)"
+    stored = "each in its type" if result.form is WeightForm.MIXED else result.form.value
+    counts = f"{len(result.pairs)} activations, {len(result.weights)} weights ({stored} in the file)"
     fields = [("scales", result.source), ("Q/DQ", f"{counts}, opset {result.opset}")]
+    if result.type is NetworkType.MIXED:
+        fields.append(("types", result.types_text))
     if result.held_out is not None:
         fields += [("held out", line) for line in result.held_out.lines]
     if result.coverage is not None:
@@ -200,6 +204,8 @@ def quantize_document(result: Quantization) -> dict[str, Any]:
         "weights": list(result.weights),
         "weights_as": result.form.value,
         "type": result.type.value,
+        "types": {node: kind.value for node, kind in result.types.items()},
+        "also_fp8": dict(result.also_fp8),
         "int8_layers": list(result.int8_layers),
         "fp8_layers": result.fp8_layers,
         "left": {node: str(reason) for node, reason in result.left.items()},

@@ -74,7 +74,7 @@ SHOWN = 10
 @options.stats("collected from the calibration data")
 @options.rules("Several are tried in the given order. Default: all.")
 @options.repair("all")
-@options.layer_selection(without=("rule", "min_coverage"))
+@options.layer_selection(without=("rule", "min_coverage", "type", "int8", "fp8"))
 @click.option(
     "--max-float",
     metavar="FRACTION",

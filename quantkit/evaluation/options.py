@@ -29,6 +29,7 @@ from quantkit.evaluation.subjects import Subject
 from quantkit.evaluation.task_metric import choose_task_metric, task_metric_name
 from quantkit.executors import Placement
 from quantkit.graph import Model
+from quantkit.graph.selected_outputs import selected_outputs
 from quantkit.metrics.metric import LabelRequest, Metric, MetricFactory
 from quantkit.metrics.registry import (
     USER_METRIC,
@@ -39,7 +40,6 @@ from quantkit.metrics.registry import (
 )
 from quantkit.metrics.task import NetworkFacts, network_facts
 from quantkit.preprocess import Preprocess
-from quantkit.qdq.selection import selected_outputs
 from quantkit.values import check_number
 
 MOST_DROP = 1e12

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import re
 
-COMMAND = re.compile(r"quantkit [a-z]+(?:-[a-z]+)*(?: (?!quantkit\b)[^\s,;:()`]+)*")
-"""`quantkit`, a verb, and the words behind it up to a comma or a bracket."""
+COMMAND = re.compile(r"quantkit [a-z]+(?:-[a-z]+)*(?: (?!quantkit\b)[^\s,;:()`]+)*|trtexec(?: --[^\s,;:()`]+)+")
+"""`quantkit`, a verb, and the words behind it up to a comma or a bracket; `trtexec` and its options."""
 RENAMED = {
     "batch": "batches",
     "for": "architectures",
@@ -53,12 +53,12 @@ FLAGS = {
 """Options without a value."""
 VALUED = frozenset({
     "accelerator", "against", "algorithm", "backend", "batch-size", "bench", "classes", "compile-for", "compiled",
-    "data", "device", "engine", "exclude", "exporter", "fixed-batch", "frame-step", "gpus-per-worker", "histogram",
-    "holdout", "include", "labels", "level", "limit", "max-batch", "max-drop", "max-memory", "memory", "merge",
-    "metric", "min-coverage", "name", "names", "objective", "on", "opset", "output", "policy", "precision",
-    "preprocess", "provider", "record", "rule", "save", "seed", "shapes", "shard", "signature", "streams", "table",
-    "tensorrt-version", "threads", "tolerance", "tune-time", "tuned", "type", "version", "weights", "workers",
-    "workspace",
+    "data", "device", "engine", "exclude", "exporter", "fixed-batch", "fp8", "frame-step", "gpus-per-worker",
+    "histogram", "holdout", "include", "int8", "labels", "level", "limit", "max-batch", "max-drop", "max-memory",
+    "memory", "merge", "metric", "min-coverage", "name", "names", "objective", "on", "opset", "output", "policy",
+    "precision", "preprocess", "provider", "record", "rule", "save", "seed", "shapes", "shard", "signature",
+    "streams", "table", "tensorrt-version", "threads", "tolerance", "tune-time", "tuned", "type", "version",
+    "weights", "workers", "workspace",
     *RENAMED,
 })  # fmt: skip
 """Options with a value."""

@@ -37,7 +37,8 @@ class FloatCause(Enum):
 REMEDIES: Mapping[FloatCause, str] = {
     FloatCause.EXCLUDED: "leave out some of the exclusions",
     FloatCause.CONV_ONLY: "leave out --policy conv-only",
-    FloatCause.FP8_KERNEL: "quantize it with --type int8; for TensorRT-RTX, which has such kernels, name it: --include",
+    FloatCause.FP8_KERNEL: "quantize it to INT8 (--type int8, or --int8 NODE); for TensorRT-RTX, which has such "
+    "kernels, name it: --include",
     FloatCause.SLOWER: "ship the FP16 engine on that GPU, or quantize without its profile",
     FloatCause.WEIGHTS_COMPUTED: "export the model with its weights as initializers",
     FloatCause.WEIGHTS_SPARSE: "export the model with dense weights",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from quantkit.graph.operators import WEIGHTED
 from quantkit.graph.opset import raise_opset
 from quantkit.qdq.insertion import QuantizedNetwork, WeightForm, insert_pairs, refuse_nothing_quantized
 from quantkit.qdq.placement import Choices, Placement, place_pairs
+from quantkit.qdq.shared_scales import AnyScales, TypedScales
 from quantkit.qdq.weighted_operators import unreachable_operators
 from quantkit.values import QuantizedType
 
@@ -33,14 +33,14 @@ def is_half(model: Model) -> bool:
 
 
 def insert_qdq(
-    model: Model, scales: Mapping[str, float], choices: Choices | None = None, form: WeightForm = WeightForm.FLOAT
+    model: Model, scales: AnyScales, choices: Choices | None = None, form: WeightForm = WeightForm.FLOAT
 ) -> QuantizedNetwork:
-    """Insert Q/DQ pairs into a copy of a model. scales: tensor → scale for the type that is chosen.
+    """Insert Q/DQ pairs into a copy of a model. scales: tensor → scale for the type that is chosen, or for each.
 
     ModelError if nothing gets a pair, the opset is too old and cannot be converted, or a weight is not finite.
     """
-    quantized_type = (choices or Choices()).type
-    least = LEAST_OPSET if quantized_type is QuantizedType.INT8 else LEAST_FP8_OPSET
+    choices = choices or Choices()
+    least = LEAST_FP8_OPSET if QuantizedType.FP8 in choices.types else LEAST_OPSET
     if model.opset < least:
         refuse_nothing_quantized(model, place_in(model.proto, index_graph(model.proto), scales, choices))
     proto = with_least_opset(model, least)
@@ -50,12 +50,10 @@ def insert_qdq(
         wires = index_graph(proto)
     placement = place_in(proto, wires, scales, choices)
     refuse_nothing_quantized(model, placement)
-    return insert_pairs(model, proto, wires, placement, scales, form, quantized_type)
+    return insert_pairs(model, proto, wires, placement, TypedScales.of(scales, choices.type), form)
 
 
-def place_in(
-    proto: onnx.ModelProto, wires: GraphIndex, scales: Mapping[str, float], choices: Choices | None
-) -> Placement:
+def place_in(proto: onnx.ModelProto, wires: GraphIndex, scales: AnyScales, choices: Choices) -> Placement:
     """Return the places of pairs, and why all other operators with weights stay float."""
     placement = place_pairs(wires, scales, choices)
     return replace(placement, left={**placement.left, **unreachable_operators(proto)})
@@ -68,18 +66,24 @@ def with_least_opset(model: Model, opset: int) -> onnx.ModelProto:
 
 @dataclass(frozen=True, slots=True)
 class QuantizationPlan:
-    """The extent of a quantization. tensors: quantized activations; floats: weighted operators that stay float."""
+    """The extent of a quantization. tensors: activations that are quantized to INT8. floats: weighted operators that
+    stay float. fp8: those that are FP8."""
 
     tensors: frozenset[str]
     floats: frozenset[str]
+    fp8: frozenset[str] = frozenset()
 
 
-def plan_quantization(model: Model, scales: Mapping[str, float], choices: Choices) -> QuantizationPlan:
+def plan_quantization(model: Model, scales: AnyScales, choices: Choices) -> QuantizationPlan:
     """Return what `insert_qdq` would quantize with such scales."""
     wires = index_graph(model.proto)
-    inputs = place_pairs(wires, scales, choices).inputs
-    read = {wires.nodes[number].input[k] for number, places in inputs.items() for k in places}
+    placement = place_pairs(wires, scales, choices)
+    inputs, types = placement.inputs, placement.types
+    int8 = {number: places for number, places in inputs.items() if types[number] is QuantizedType.INT8}
+    read = {wires.nodes[number].input[k] for number, places in int8.items() for k in places}
     weighted = {number for number, node in enumerate(wires.nodes) if node.op_type in WEIGHTED}
     return QuantizationPlan(
-        frozenset(read - wires.constants), frozenset(wires.name(n) for n in weighted - inputs.keys())
+        frozenset(read - wires.constants),
+        frozenset(wires.name(n) for n in weighted - inputs.keys()),
+        frozenset(wires.name(n) for n in (weighted & inputs.keys()) - int8.keys()),
     )

@@ -1,9 +1,9 @@
 """Insertion of Q/DQ pairs in given places of a float network.
 
-An activation has one pair, which all of its quantized readers share. Weights that several operators read have one for
-each of them, with the same scales: TensorRT 8.6 runs operators that share it in float (measured; TensorRT-RTX does
-not). Activations have one scale, weights one for each output channel: max|w|/127, in FP8 max|w|/448. Biases and graph
-outputs stay as they are.
+An activation has one pair of each type, which all of its readers in that type share. Weights that several operators
+read have one for each of them, with the same scales: TensorRT 8.6 runs operators that share it in float (measured;
+TensorRT-RTX does not). Activations have one scale, weights one for each output channel: max|w|/127, in FP8 max|w|/448.
+Biases and graph outputs stay as they are.
 
     weights    in the file                                 size        what TensorRT and onnxruntime compute
     float      float initializer → Q → DQ                  unchanged   both the same, bit for bit
@@ -31,7 +31,7 @@ from quantkit.graph.weights import weight_values
 from quantkit.numerics import e4m3_codes
 from quantkit.qdq.float_reason import FloatCause, FloatReason, remedy_for
 from quantkit.qdq.placement import Placement
-from quantkit.qdq.shared_scales import apply_shared_scales
+from quantkit.qdq.shared_scales import TypedScales
 from quantkit.values import NamedChoice, QuantizedType
 
 if TYPE_CHECKING:
@@ -46,25 +46,34 @@ class WeightForm(NamedChoice):
     FLOAT = "float"
     INT8 = "int8"
     FP8 = "fp8"
-
-    @classmethod
-    def stored_as(cls, quantized_type: QuantizedType) -> WeightForm:
-        """Return the form that holds the codes of a type."""
-        return cls.INT8 if quantized_type is QuantizedType.INT8 else cls.FP8
+    MIXED = "mixed"
+    """Each in the type of the operator that reads it."""
 
 
 @dataclass(frozen=True, slots=True)
 class QuantizedNetwork:
     """A network with Q/DQ pairs.
 
-    pairs: quantized activation → scale. weights: quantized weight → axis of its channels, None for a single scale.
-    left: node → why it stays float.
+    typed_pairs: type → quantized activation → scale. weights: quantized weight → axis of its channels, None for a
+    single scale. left: node → why it stays float. types: node that reads behind pairs → its type.
     """
 
     proto: onnx.ModelProto
-    pairs: Mapping[str, float]
+    typed_pairs: Mapping[QuantizedType, Mapping[str, float]]
     weights: Mapping[str, int | None]
     left: Mapping[str, FloatReason]
+    types: Mapping[str, QuantizedType]
+
+    @property
+    def pairs(self) -> dict[str, float]:
+        """Quantized activation → scale; that of INT8 where it has a pair of both types."""
+        return {name: scale for kind in reversed(QuantizedType) for name, scale in self.typed_pairs[kind].items()}
+
+    @property
+    def also_fp8(self) -> dict[str, float]:
+        """Activation with a pair of both types → its scale in FP8."""
+        both = self.typed_pairs[QuantizedType.INT8].keys()
+        return {name: scale for name, scale in self.typed_pairs[QuantizedType.FP8].items() if name in both}
 
 
 def insert_pairs(
@@ -72,20 +81,19 @@ def insert_pairs(
     proto: onnx.ModelProto,
     wires: GraphIndex,
     placement: Placement,
-    scales: Mapping[str, float],
+    scales: TypedScales,
     form: WeightForm = WeightForm.FLOAT,
-    quantized_type: QuantizedType = QuantizedType.INT8,
 ) -> QuantizedNetwork:
     """Insert pairs into a copy of `proto`, which is the model's or a converted one and is indexed by `wires`.
 
     scales: activation → scale. External weights stay in their file unless they are stored in 8 bits. ModelError if a
     weight is not finite.
     """
-    shared = apply_shared_scales(scales, placement.scale_of)
-    editor = PairInserter(model, proto, wires, shared, form, quantized_type)
+    editor = PairInserter(model, proto, wires, scales.shared(placement.scale_of), form)
     for number, node in enumerate(wires.nodes):
-        editor.copy(node, placement.inputs.get(number, ()))
-    return QuantizedNetwork(editor.finished(), editor.pairs, editor.weights, placement.left)
+        editor.copy(node, placement.inputs.get(number, ()), placement.types.get(number, QuantizedType.INT8))
+    types = {wires.name(number): kind for number, kind in placement.types.items()}
+    return QuantizedNetwork(editor.finished(), editor.pairs, editor.weights, placement.left, types)
 
 
 def refuse_nothing_quantized(model: Model, placement: Placement) -> None:
@@ -104,33 +112,31 @@ def refuse_nothing_quantized(model: Model, placement: Placement) -> None:
 
 
 class PairInserter:
-    """A copy of a network in progress: nodes with Q/DQ pairs before their inputs, one pair for each tensor."""
+    """A copy of a network in progress: nodes with Q/DQ pairs before their inputs, one of each type for a tensor."""
 
     def __init__(
         self,
         model: Model,
         proto: onnx.ModelProto,
         wires: GraphIndex,
-        scales: Mapping[str, float],
+        scales: TypedScales,
         form: WeightForm,
-        quantized_type: QuantizedType,
     ) -> None:
         self._model, self._proto, self._wires, self._scales, self._form = model, proto, wires, scales, form
-        self._type = quantized_type
         self._names = tensor_names(proto.graph)
         self._node_names = {node.name for node in proto.graph.node}
-        self._made: dict[str, str] = {}
-        """Activation → the result of its pair."""
-        self._shared: dict[tuple[str, int | None], list[str]] = {}
-        """Weight and axis → the inputs of the first node behind it."""
+        self._made: dict[tuple[str, QuantizedType], str] = {}
+        """Activation and type → the result of its pair."""
+        self._shared: dict[tuple[str, int | None, QuantizedType], list[str]] = {}
+        """Weight, axis and type → the inputs of the first node behind it."""
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: list[onnx.TensorProto] = []
-        self.pairs: dict[str, float] = {}
+        self.pairs: dict[QuantizedType, dict[str, float]] = {kind: {} for kind in QuantizedType}
         self.weights: dict[str, int | None] = {}
 
-    def copy(self, node: onnx.NodeProto, places: tuple[int, ...]) -> None:
-        """Copy a node, with a pair before each input in `places`."""
-        inputs = {k: self._behind(node, k) for k in places}
+    def copy(self, node: onnx.NodeProto, places: tuple[int, ...], kind: QuantizedType) -> None:
+        """Copy a node, with a pair of a type before each input in `places`."""
+        inputs = {k: self._behind(node, k, kind) for k in places}
         copied = type(node)()
         copied.CopyFrom(node)
         for k, name in inputs.items():
@@ -154,40 +160,40 @@ class PairInserter:
         graph.initializer.extend(self._initializers)
         return made
 
-    def _behind(self, node: onnx.NodeProto, k: int) -> str:
+    def _behind(self, node: onnx.NodeProto, k: int, kind: QuantizedType) -> str:
         name: str = node.input[k]
         if name not in self._wires.constants:
             half = self._wires.types.get(name) == "float16"
-            scale = np.asarray(self._scales[name], np.float16 if half else np.float32)
-            given = self._scales[name]
-            self.pairs[name] = given if np.float32(given) == scale else float(scale)
-            return self._pair(name, scale)
+            given = self._scales.by_type[kind][name]
+            scale = np.asarray(given, np.float16 if half else np.float32)
+            self.pairs[kind][name] = given if np.float32(given) == scale else float(scale)
+            return self._pair(name, scale, kind)
         weight = self._wires.weights[name]
         axis = scale_axis(node, k, len(weight.dims))
-        if (name, axis) not in self._shared:
+        if (name, axis, kind) not in self._shared:
             self.weights[name] = axis
-            self._shared[name, axis] = self._weight_inputs(name, weight, axis)
-        inputs = self._shared[name, axis]
+            self._shared[name, axis, kind] = self._weight_inputs(name, weight, axis, kind)
+        inputs = self._shared[name, axis, kind]
         if self._form is WeightForm.FLOAT:
             return self._nodes_behind(name, axis, inputs)
         return self._dequantized(name, axis, inputs)
 
-    def _weight_inputs(self, name: str, weight: onnx.TensorProto, axis: int | None) -> list[str]:
+    def _weight_inputs(self, name: str, weight: onnx.TensorProto, axis: int | None, kind: QuantizedType) -> list[str]:
         """Add the scales of a weight, and its codes if they are stored; return what its first node reads."""
         values, tag = self._values(weight), axis_tag(axis)
-        scales = channel_scales(values, axis, self._type)
+        scales = channel_scales(values, axis, kind)
         if self._form is WeightForm.FLOAT:
-            return [name, *self._parameters(name, tag, scales)]
+            return [name, *self._parameters(name, tag, scales, kind)]
         stored = self._fresh(f"{name}_quantized{tag}")
-        codes = weight_codes(values, scales, axis, self._type)
-        self._initializers.append(codes_tensor(codes, self._type, stored))
-        return [stored, *self._parameters(name, tag, scales)]
+        codes = weight_codes(values, scales, axis, kind)
+        self._initializers.append(codes_tensor(codes, kind, stored))
+        return [stored, *self._parameters(name, tag, scales, kind)]
 
-    def _pair(self, name: str, scale: Array) -> str:
+    def _pair(self, name: str, scale: Array, kind: QuantizedType) -> str:
         """Add Q and DQ behind an activation; return the output of DQ."""
-        if name not in self._made:
-            self._made[name] = self._nodes_behind(name, None, [name, *self._parameters(name, "", scale)])
-        return self._made[name]
+        if (name, kind) not in self._made:
+            self._made[name, kind] = self._nodes_behind(name, None, [name, *self._parameters(name, "", scale, kind)])
+        return self._made[name, kind]
 
     def _nodes_behind(self, name: str, axis: int | None, inputs: list[str]) -> str:
         """Add Q and DQ behind a tensor; return the output of DQ. inputs: of the Q."""
@@ -195,14 +201,14 @@ class PairInserter:
         self._node("Quantize", name, axis, inputs, quantized)
         return self._dequantized(name, axis, [quantized, *inputs[1:]])
 
-    def _parameters(self, name: str, tag: str, scale: Array) -> list[str]:
+    def _parameters(self, name: str, tag: str, scale: Array, kind: QuantizedType) -> list[str]:
         """Add initializers for a scale, in the type of the tensor, and for its zero point."""
         from onnx import numpy_helper
 
         names = [self._fresh(f"{name}_scale{tag}"), self._fresh(f"{name}_zero_point{tag}")]
         self._initializers += [
             numpy_helper.from_array(np.asarray(scale), names[0]),
-            codes_tensor(np.zeros(np.shape(scale), np.uint8), self._type, names[1]),
+            codes_tensor(np.zeros(np.shape(scale), np.uint8), kind, names[1]),
         ]
         return names
 

@@ -56,7 +56,7 @@ class QuantizedLayer:
 
     node: its name, in the float network if that has it. tensors: activations that it reads quantized. weights: the
     inputs that are quantized weights. output: its first. parameters: number of its weights. matched: whether the float
-    network has it.
+    network has it. type: that of its pairs; empty if it is unknown, or they differ.
     """
 
     node: str
@@ -66,6 +66,7 @@ class QuantizedLayer:
     output: str
     parameters: int
     matched: bool
+    type: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,7 +297,9 @@ class PartialQuantization:
         read = [self.name_in_file(source) for source in quantized.values() if source not in self._constants]
         activations = tuple(dict.fromkeys(read))
         matched = matched_name is not None or self._plain is None
-        layer = QuantizedLayer(name, node.op_type, activations, weights, node.output[0], parameters, matched)
+        grids = {self._grids[node.input[place]].type for place in quantized if place != LAST}
+        kind = grids.pop() if len(grids) == 1 else ""
+        layer = QuantizedLayer(name, node.op_type, activations, weights, node.output[0], parameters, matched, kind)
         return LayerPart(layer, number, floats)
 
     def _changed_constants(

@@ -21,6 +21,10 @@ kept apart if they differ by more than a factor of two, which would cost a bit o
                 other activations, and both inputs of every Add and Mul
 
 In FP8 the operators are those with FP8 kernels (`missing_fp8_kernel`); policy `all` adds products and Adds.
+
+Where some operators are INT8 and others FP8, each reads all of its inputs in its own type. A weighted operator has the
+type that was chosen for it, an Add that of the convolution it fuses into (`leader_of_add`), a pool INT8. A pool or an
+Add has its pair only if its result is read further on in the same type.
 """
 
 from __future__ import annotations
@@ -45,7 +49,14 @@ from quantkit.graph.operators import (
 from quantkit.qdq.detection_heads import find_detection_heads
 from quantkit.qdq.float_reason import FloatCause, FloatReason
 from quantkit.qdq.gates import gate_nodes
-from quantkit.qdq.shared_scales import apply_shared_scales, find_shared_scales, move_sources, scale_sharing_nodes
+from quantkit.qdq.residual_adds import comes_from_weighted, leader_of_add, skip_inputs
+from quantkit.qdq.shared_scales import (
+    AnyScales,
+    TypedScales,
+    find_shared_scales,
+    move_sources,
+    scale_sharing_nodes,
+)
 from quantkit.qdq.weighted_operators import (
     DEPTHWISE,
     FLOAT_OUTPUT_FROM,
@@ -86,6 +97,17 @@ class Choices:
     """The major version of TensorRT that the network is for; None: the newest."""
     type: QuantizedType = QuantizedType.INT8
     """The type that tensors are quantized to."""
+    fp8: frozenset[str] = frozenset()
+    """Nodes that are FP8 in a network whose other operators are INT8."""
+
+    def type_of(self, node: str) -> QuantizedType:
+        """Return the type that is chosen for a node."""
+        return QuantizedType.FP8 if node in self.fp8 else self.type
+
+    @property
+    def types(self) -> tuple[QuantizedType, ...]:
+        """The types that nodes may have, that of most of them first."""
+        return (self.type, QuantizedType.FP8) if self.fp8 and self.type is QuantizedType.INT8 else (self.type,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,32 +115,37 @@ class Placement:
     """The places of pairs. inputs: node number → its inputs that are read behind a pair.
 
     left: operator that could be quantized → why it stays float. scale_of: tensor → the tensor whose scale it takes.
+    types: node number → the type of its pairs, for every node of `inputs`.
     """
 
     inputs: Mapping[int, tuple[int, ...]]
     left: Mapping[str, FloatReason]
     scale_of: Mapping[str, str] = field(default_factory=dict)
+    types: Mapping[int, QuantizedType] = field(default_factory=dict)
 
 
-def place_pairs(wires: GraphIndex, scales: Mapping[str, float], choices: Choices | None = None) -> Placement:
+def place_pairs(wires: GraphIndex, scales: AnyScales, choices: Choices | None = None) -> Placement:
     """Choose the places of pairs. scales: tensor → scale; an operator without a needed scale stays float."""
-    return PairPlacer(wires, scales, choices or Choices()).placement()
+    choices = choices or Choices()
+    return PairPlacer(wires, TypedScales.of(scales, choices.type), choices).placement()
 
 
 class PairPlacer:
     """The decisions in progress: weighted operators first, then backward what depends on the operators behind it."""
 
-    def __init__(self, wires: GraphIndex, scales: Mapping[str, float], choices: Choices) -> None:
-        self._wires, self._choices, self._fp8 = wires, choices, choices.type is QuantizedType.FP8
-        ranges = {name: scale * choices.type.largest for name, scale in scales.items()}
+    def __init__(self, wires: GraphIndex, scales: TypedScales, choices: Choices) -> None:
+        self._wires, self._choices = wires, choices
+        self._own = scales.by_type[choices.type]
+        ranges = {name: scale * choices.type.largest for name, scale in self._own.items()}
         self._heads = find_detection_heads(wires, ranges)
         self._gates = gate_nodes(wires)
         self._float = {n for n in range(len(wires.nodes)) if self._kept(n)}
-        self._own = scales
         self._scale_of = find_shared_scales(wires, self._float)
-        self._scales = apply_shared_scales(scales, self._scale_of)
+        self._typed = scales.shared(self._scale_of)
+        self._scales = self._typed.by_type[choices.type]
         self._inputs: dict[int, tuple[int, ...]] = {}
         self._left: dict[int, FloatReason] = {}
+        self._leaders: dict[int, int | None] = {}
 
     def placement(self) -> Placement:
         """Decide about all operators."""
@@ -138,6 +165,7 @@ class PairPlacer:
             dict(sorted(self._inputs.items())),
             {self._wires.name(n): why for n, why in sorted(self._left.items())},
             self._scale_of,
+            {number: self._type(number) for number in sorted(self._inputs)},
         )
 
     def _apart(self) -> set[int]:
@@ -165,7 +193,8 @@ class PairPlacer:
     def _decide(self, number: int, places: tuple[int, ...]) -> None:
         if not places:
             return
-        reason = self._kept(number) or int8_obstacle(self._wires, number, places, self._scales)
+        scales = self._typed.by_type[self._type(number)]
+        reason = self._kept(number) or int8_obstacle(self._wires, number, places, scales)
         if reason:
             self._left[number] = reason
         else:
@@ -227,7 +256,7 @@ class PairPlacer:
         if number in self._heads and not self._lets_silu_fuse(number):
             return FloatReason(FloatCause.DETECTION_HEAD, f"({self._heads[number]})")
         policy = self._choices.policy
-        if self._fp8 and node.op_type in CONVOLUTIONS:
+        if self._choices.type_of(name) is QuantizedType.FP8 and node.op_type in CONVOLUTIONS:
             weight = self._wires.weights.get(node.input[1])
             if missing := missing_fp8_kernel(node, None if weight is None else tuple(weight.dims)):
                 return FloatReason(FloatCause.FP8_KERNEL, missing)
@@ -256,7 +285,7 @@ class PairPlacer:
         if self._is_wanted(number) and (places := self._everything(number)):
             return places
         if node.op_type in AVERAGE_POOLS:
-            return () if self._fp8 else (0,)
+            return () if self._is_fp8(number) else (0,)
         return skip_inputs(self._wires, number, self._inputs) if node.op_type == "Add" else ()
 
     def _gains(self, number: int) -> bool:
@@ -266,8 +295,8 @@ class PairPlacer:
             return True
         if node.op_type in AVERAGE_POOLS:
             # a second copy for the pool alone, where the tensor is needed in float as well, gains nothing
-            return self._is_quantized_behind(node.output[0], COMMUTING) and self._all_quantized(node.input[0], number)
-        return self._is_quantized_behind(node.output[0], COMMUTING | ACTIVATIONS)
+            return self._is_quantized_behind(number, COMMUTING) and self._all_quantized(node.input[0], number)
+        return self._is_quantized_behind(number, COMMUTING | ACTIVATIONS)
 
     def _is_wanted(self, number: int) -> bool:
         """Return whether the user wants what policy `all` quantizes, everywhere or here."""
@@ -276,10 +305,10 @@ class PairPlacer:
     def _everything(self, number: int) -> tuple[int, ...]:
         """Return the inputs to which policy `all` adds pairs."""
         node = self._wires.nodes[number]
-        if node.op_type in NORMALIZING | CURVED and not self._fp8:
+        if node.op_type in NORMALIZING | CURVED and not self._is_fp8(number):
             fused = node.op_type not in NORMALIZING and self._fuses(node.input[0])
             return (0,) if self._wires.activations(number) and not fused else ()
-        if node.op_type == "Add" or (node.op_type == "Mul" and not self._fp8):
+        if node.op_type == "Add" or (node.op_type == "Mul" and not self._is_fp8(number)):
             if node.op_type == "Mul" and any(self._fuses(name) for name in self._wires.activations(number)):
                 return ()  # x·sigmoid(x), fused behind the operator that makes x
             skip = skip_inputs(self._wires, number, self._inputs) if node.op_type == "Add" else ()
@@ -290,18 +319,33 @@ class PairPlacer:
         """Return whether a quantized weighted operator makes a tensor, so that TensorRT fuses what reads it."""
         return comes_from_weighted(self._wires, tensor, self._inputs, alone=False)
 
-    def _is_quantized_behind(self, tensor: str, through: frozenset[str]) -> bool:
-        return any(self._reads_behind_pair(reader) for reader, _ in self._wires.uses_through(tensor, through))
+    def _is_quantized_behind(self, number: int, through: frozenset[str]) -> bool:
+        """Return whether an operator's result is read behind a pair of its own type."""
+        made, own = self._wires.nodes[number].output[0], self._type(number)
+        return any(self._reads_behind_pair(reader, own) for reader, _ in self._wires.uses_through(made, through))
 
     def _all_quantized(self, tensor: str, but: int) -> bool:
-        """Return whether all other readers of a tensor read it behind a pair; True if there are none."""
+        """Return whether all other readers of a tensor read it behind the pair of one; True if there are none."""
         if tensor in self._wires.outputs:
             return False
         others = [reader for reader, _ in self._wires.uses_through(tensor) if reader.number != but]
-        return all(self._reads_behind_pair(reader) for reader in others)
+        return all(self._reads_behind_pair(reader, self._type(but)) for reader in others)
 
-    def _reads_behind_pair(self, reader: TensorReader) -> bool:
-        return reader.place in self._inputs.get(reader.number, ())
+    def _reads_behind_pair(self, reader: TensorReader, kind: QuantizedType) -> bool:
+        return reader.place in self._inputs.get(reader.number, ()) and self._type(reader.number) is kind
+
+    def _is_fp8(self, number: int) -> bool:
+        return self._choices.type_of(self._wires.name(number)) is QuantizedType.FP8
+
+    def _type(self, number: int) -> QuantizedType:
+        """Return the type that an operator reads all of its inputs in."""
+        chosen = self._choices.type_of(self._wires.name(number))
+        if len(self._choices.types) == 1 or self._wires.nodes[number].op_type != "Add":
+            return chosen
+        if number not in self._leaders:  # weighted operators are decided before any Add
+            self._leaders[number] = leader_of_add(self._wires, number, self._inputs)
+        leader = self._leaders[number]
+        return chosen if leader is None else self._choices.type_of(self._wires.name(leader))
 
 
 def int8_obstacle(
@@ -337,56 +381,3 @@ def int8_obstacle(
 def is_product(wires: GraphIndex, node: onnx.NodeProto) -> bool:
     """Return whether both factors of a product depend on the data."""
     return node.op_type in WEIGHTED and all(name not in wires.constants for name in node.input[:2])
-
-
-def skip_inputs(wires: GraphIndex, number: int, quantized: Mapping[int, tuple[int, ...]]) -> tuple[int, ...]:
-    """Return the inputs of an Add that get a pair: the one that is not the convolution it fuses into.
-
-    If both come from convolutions, the skip is the one that the other is computed from (identity), or else the one with
-    fewer weighted operators of its own (projection). If neither does, both; if a constant is added, none.
-    """
-    node = wires.nodes[number]
-    if len(node.input) != 2 or any(name in wires.constants for name in node.input):
-        return ()
-    convolutions = [k for k in (0, 1) if comes_from_weighted(wires, node.input[k], quantized)]
-    if not convolutions:
-        return (0, 1)
-    if len(convolutions) == 1:
-        return (1 - convolutions[0],)
-    made = [upstream_nodes(wires, node.input[k]) for k in (0, 1)]
-    before = [wires.makers[node.input[k]] in made[1 - k] for k in (0, 1)]
-    if any(before):
-        return (before.index(True),)
-    own = [sum(wires.nodes[n].op_type in WEIGHTED for n in made[k] - made[1 - k]) for k in (0, 1)]
-    return (0,) if own[0] < own[1] else (1,)
-
-
-def comes_from_weighted(
-    wires: GraphIndex, tensor: str, quantized: Mapping[int, tuple[int, ...]], *, alone: bool = True
-) -> bool:
-    """Return whether a quantized weighted operator made a tensor, at most batch normalization or a bias in between.
-
-    alone: nothing else may read any of them, so that what reads the tensor can be fused.
-    """
-    while (number := wires.makers.get(tensor)) is not None:
-        if alone and (len(wires.readers.get(tensor, ())) > 1 or tensor in wires.outputs):
-            return False
-        node = wires.nodes[number]
-        if node.op_type in WEIGHTED:
-            return number in quantized
-        inputs = wires.activations(number)
-        if node.op_type not in ("BatchNormalization", "Identity", "Add") or len(inputs) != 1:
-            return False
-        tensor = inputs[0]
-    return False
-
-
-def upstream_nodes(wires: GraphIndex, tensor: str) -> set[int]:
-    """Return all nodes that a tensor depends on."""
-    waiting, seen = [tensor], set[int]()
-    while waiting:
-        number = wires.makers.get(waiting.pop())
-        if number is not None and number not in seen:
-            seen.add(number)
-            waiting += wires.activations(number)
-    return seen

@@ -3,9 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
 
 from quantkit.graph.index import GraphIndex
 from quantkit.graph.operators import AVERAGE_POOLS, CLIPPING, COMMUTING, ONNX_DOMAINS, SCALE_SHARING, WEIGHTED
+from quantkit.values import QuantizedType
+
+
+@dataclass(frozen=True, slots=True)
+class TypedScales:
+    """The scales of a network. by_type: type → tensor → scale. A tensor has one of each type that the network uses."""
+
+    by_type: Mapping[QuantizedType, Mapping[str, float]]
+
+    @classmethod
+    def of(cls, scales: AnyScales, quantized_type: QuantizedType) -> TypedScales:
+        """Return scales by their types. quantized_type: of those that are given as one mapping."""
+        return scales if isinstance(scales, TypedScales) else cls({quantized_type: scales})
+
+    def shared(self, scale_of: Mapping[str, str]) -> TypedScales:
+        """Return the scales with shared ones equal, within each type."""
+        return TypedScales({kind: apply_shared_scales(each, scale_of) for kind, each in self.by_type.items()})
+
+
+AnyScales: TypeAlias = "Mapping[str, float] | TypedScales"
 
 
 def apply_shared_scales(scales: Mapping[str, float], scale_of: Mapping[str, str]) -> dict[str, float]:

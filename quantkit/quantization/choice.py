@@ -37,8 +37,9 @@ from quantkit.quantization.rule_choice import (
     rule_gains,
 )
 from quantkit.repairs.registry import from_statistics_alone, needs_data, without_rescaling
-from quantkit.rules import Rule, as_rules
+from quantkit.rules import Rule, as_rules, kind_of
 from quantkit.statistics import Statistics
+from quantkit.values import QuantizedType
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +70,11 @@ class ChoiceRequest:
 
     @property
     def rules(self) -> tuple[Rule, ...]:
-        """The rules to choose from, the default first. UsageError."""
-        return as_rules(",".join(RULES) if self.rule is None else self.rule)
+        """The rules to choose from, the default first; those that every type of the network knows. UsageError."""
+        if self.rule is not None:
+            return as_rules(self.rule)
+        in_fp8 = QuantizedType.FP8 in self.choices.types
+        return tuple(rule for rule in as_rules(",".join(RULES)) if not in_fp8 or kind_of(rule).in_fp8 is not None)
 
     @property
     def default_repairs(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from quantkit.data.opening import DataFields
 from quantkit.errors import UsageError
 from quantkit.qdq.insertion import WeightForm
 from quantkit.qdq.placement import Policy
+from quantkit.quantization.node_types import NodeTypes
 from quantkit.tensorrt_version import DEFAULT_VERSION, FP8_FROM, installed_number, number_text, parse_version
 from quantkit.values import QuantizedType, check_number
 
@@ -31,6 +32,10 @@ class QuantizeOptions:
 
     type: QuantizedType = QuantizedType.INT8
     """The type that tensors are quantized to; FP8 needs TensorRT 10."""
+    int8: tuple[str, ...] = ()
+    """Nodes that are INT8 in an FP8 network: names, patterns or operators."""
+    fp8: tuple[str, ...] = ()
+    """Nodes that are FP8 in an INT8 network."""
     rule: str | Rule | None = None
     """How scales come from statistics; `best` chooses for every tensor. None: chosen by the data, else the default."""
     policy: Policy = Policy.TENSORRT
@@ -75,27 +80,33 @@ class QuantizeOptions:
 
     def _check_type(self) -> None:
         """Raise UsageError for weights of another type, and for a TensorRT or a GPU profile without FP8."""
-        if self.weights not in (None, WeightForm.FLOAT, WeightForm.stored_as(self.type)):
+        kind, only = self.types.network_type, "give --type int8" + (" without --fp8" if self.fp8 else "")
+        if self.weights not in (None, WeightForm.FLOAT, WeightForm(kind.value)):
             raise UsageError(
-                f"weights are stored as {self.weights.value}, but the type is {self.type.value}",
-                remedy=f"give --weights {self.type.value} or float, or leave it out",
+                f"weights are stored as {self.weights.value}, but the type is {kind.value}",
+                remedy=f"give --weights {kind.value} or float, or leave it out",
             )
-        if self.type is QuantizedType.FP8 and self.major < FP8_FROM:
+        if self.types.has_fp8 and self.major < FP8_FROM:
             raise UsageError(
                 f"TensorRT {self.major} has no FP8: its NvInfer.h says that kFP8 is not supported yet",
-                remedy=f"give --type int8, or --tensorrt-version {FP8_FROM}.0 or newer",
+                remedy=f"{only}, or --tensorrt-version {FP8_FROM}.0 or newer",
             )
-        if self.type is QuantizedType.FP8 and self.gpu_profile is not None:
+        if self.types.has_fp8 and self.gpu_profile is not None:
             raise UsageError(
-                "a GPU profile has times of INT8 and float, none of FP8", remedy="leave --for out, or give --type int8"
+                "a GPU profile has times of INT8 and float, none of FP8", remedy=f"leave --for out, or {only}"
             )
+
+    @property
+    def types(self) -> NodeTypes:
+        """The types of the operators. UsageError."""
+        return NodeTypes(self.type, self.int8, self.fp8)
 
     @property
     def form(self) -> WeightForm:
         """How weights are stored, resolved. UsageError if the TensorRT version is invalid."""
         if self.weights is not None:
             return self.weights
-        return WeightForm.FLOAT if self.major < FLOAT_WEIGHTS_BELOW else WeightForm.stored_as(self.type)
+        return WeightForm.FLOAT if self.major < FLOAT_WEIGHTS_BELOW else WeightForm(self.types.network_type.value)
 
     @property
     def major(self) -> int:
@@ -111,6 +122,8 @@ class QuantizeFields(DataFields, total=False):
     """The keywords of `quantize` that are fields of `QuantizeOptions`."""
 
     type: QuantizedType | str
+    int8: str | Sequence[str]
+    fp8: str | Sequence[str]
     rule: str | Rule | None
     policy: Policy | str
     exclude: str | Sequence[str]

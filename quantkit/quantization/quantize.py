@@ -64,7 +64,7 @@ from quantkit.rewrites.fold_batch_norm import fold_batch_norms
 from quantkit.rewrites.fp16 import convert_to_fp16
 from quantkit.rules import DEFAULT_RULE, Rule
 from quantkit.staging import claimed_outputs, staged_files
-from quantkit.values import QuantizedType, checked_options
+from quantkit.values import NetworkType, QuantizedType, checked_options
 
 if TYPE_CHECKING:
     import onnx
@@ -113,7 +113,7 @@ def quantize(
     if target is not None:
         check_destinations(saved_files(source.proto, target), read=source.files, force=True)
         inputs = quantization_inputs(source, statistics, table, samples, options)
-        if not options.force and (found := reuse_quantized(target, inputs, options)) is not None:
+        if not options.force and (found := reuse_quantized(target, inputs)) is not None:
             return found
         check_destinations(saved_files(source.proto, target), force=options.force)
     with claimed_outputs([] if target is None else [target]):
@@ -130,19 +130,21 @@ def quantize_in_memory(
 ) -> Quantization:
     """Quantize a network that has no Q/DQ. target: where it will be written, after it was tried. Raises what `quantize`
     raises."""
-    form, original = options.form, source
-    plain = fold_batch_norms(source)
+    original, plain = source, fold_batch_norms(source)
     network = replace(source, proto=plain.proto)
     choices = placement_choices(options, network)
+    options = replace(options, type=choices.type, int8=(), fp8=tuple(sorted(choices.fp8)))
     prepared = prepare_model(source, network, scale_source, options, choices, phase)
     folded = tuple(plain.folded)
     del plain, network  # repaired weights are a second copy, and the first is not needed any more
     source = replace(source, proto=prepared.network.proto)
     phase("inserting Q/DQ")
     scales = prepared.scales
-    made = insert_qdq(prepared.network, scales.scales, prepared.choices, form)
+    made = insert_qdq(prepared.network, scales.typed, prepared.choices, options.form)
+    kind = NetworkType.of(made.types.values())
+    form = options.form if options.form is WeightForm.FLOAT else WeightForm(kind.value)
     proto, notes = finish_model(source, made, scales, options, prepared)
-    notes += prepared.notes + shared_scale_notes(scales, made.pairs)
+    notes += prepared.notes + shared_scale_notes(scales, made.typed_pairs)
     notes += describe_left_out(scale_source.data.unreadable) if scale_source.data else ()
     notes += describe_unscalable(scales.statistics) if scales.statistics else ()
     trial: Trial | None = None
@@ -155,14 +157,16 @@ def quantize_in_memory(
     return Quantization(
         proto=proto,
         pairs=made.pairs,
+        also_fp8=made.also_fp8,
+        types=made.types,
         weights=tuple(made.weights),
         left=made.left,
         source=scales.source,
-        rules={name: rule for name, rule in scales.rules.items() if name in made.pairs},
+        rules=scales.rules_of(made.typed_pairs),
         coverage=scales.coverage,
         folded=folded,
         form=form,
-        type=options.type,
+        type=kind,
         repairs=prepared.repairs,
         opset=default_opset(proto),
         notes=notes,
@@ -175,10 +179,10 @@ def quantize_in_memory(
 
 
 def placement_choices(options: QuantizeOptions, network: Model) -> Choices:
-    """Return the choices about what is quantized, with nodes by name. UsageError."""
+    """Return the choices about what is quantized, and to which type, with nodes by name. UsageError."""
     excluded = select_nodes(options.exclude, network, "--exclude")
     included = select_nodes(options.include, network, "--include")
-    return Choices(options.policy, excluded, included, tensorrt=options.major, type=options.type)
+    return options.types.applied_to(network, Choices(options.policy, excluded, included, tensorrt=options.major))
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +223,7 @@ def prepare_model(
 ) -> PreparedModel:
     """Apply repairs, and choose scales. StaleError, TableError, UsageError."""
     if given.table is not None:
-        refuse_table_of_another_type(options.type)
+        refuse_table_of_another_type(choices.types)
         if given.statistics is not None or given.data is not None:
             raise UsageError(
                 "the scales of a table are used verbatim, without statistics and data", remedy="give one of the two"
@@ -245,7 +249,7 @@ def prepare_model(
     if made.collected_again and given.statistics is not None:
         name = "the data, collected again after its repairs,"
     phase("choosing scales")
-    chosen_scales = scales_by_rule(made.statistics, rule, name, options.type)
+    chosen_scales = scales_by_rule(made.statistics, rule, name, choices.types)
     return PreparedModel(made.network, chosen_scales, made.done, choices, notes, held_out)
 
 
@@ -299,6 +303,11 @@ def refuse_quantized(model: Model) -> None:
         )
 
 
+def nodes_of(made: QuantizedNetwork, quantized_type: QuantizedType) -> list[str]:
+    """Return the names of the nodes of a type, sorted."""
+    return sorted(node for node, kind in made.types.items() if kind is quantized_type)
+
+
 def divided_notes(divided: Sequence[str]) -> list[str]:
     """Return the note about products that were divided."""
     if not divided:
@@ -344,15 +353,17 @@ def finish_model(
         notes += [
             f"weight {name} has values up to {most:g}, but FP16 ends at 65504" for name, most in half.saturated.items()
         ]
+    kind = NetworkType.of(made.types.values())
     record: dict[str, Any] = {
         "quantkit": __version__,
         "model": source.sha256,
-        "type": options.type.value,
+        "type": kind.value,
+        **({"fp8": nodes_of(made, QuantizedType.FP8)} if kind is NetworkType.MIXED else {}),
         "scales": dict(scales.record),
         "policy": options.policy.value,
         "exclude": list(options.exclude),
         "include": list(options.include),
-        "weights": options.form.value,
+        "weights": (WeightForm.FLOAT if options.form is WeightForm.FLOAT else kind).value,
         "fp16": options.fp16,
         "repairs": list(prepared.repairs),
         **({} if prepared.held_out is None else {"held_out": prepared.held_out.document}),

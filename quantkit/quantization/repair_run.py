@@ -20,6 +20,7 @@ from quantkit.preprocess import Preprocess
 from quantkit.progress import PhaseProgress, Phases
 from quantkit.qdq.insert import plan_quantization
 from quantkit.qdq.placement import Choices
+from quantkit.qdq.shared_scales import TypedScales
 from quantkit.repairs.registry import repairs_named
 from quantkit.repairs.repair import Observe, Repair, RepairInput, RepairReport
 from quantkit.statistics import Statistics
@@ -121,12 +122,11 @@ def apply_repair(
     """Apply one more repair. rounds_weights: weights will be rounded adaptively after it, or by it. UsageError."""
     phase(repair.name)
     network, statistics, again = made.network, made.statistics, made.collected_again
-    largest = {name: h.amax / choices.type.largest for name, h in statistics.histograms.items()}
-    plan = plan_quantization(network, largest, choices)
+    amax = {name: h.amax for name, h in statistics.histograms.items()}
+    largest = {kind: {name: most / kind.largest for name, most in amax.items()} for kind in choices.types}
+    plan = plan_quantization(network, TypedScales(largest), choices)
     observe = None if data is None else tensor_observer(network, data, phase)
-    outcome = repair.apply(
-        RepairInput(network, statistics, plan, choices.type, observe, rounds_weights, made.unrounded, phase)
-    )
+    outcome = repair.apply(RepairInput(network, statistics, plan, observe, rounds_weights, made.unrounded, phase))
     unrounded = made.unrounded or network if repair.rounds_weights else made.unrounded
     network = replace(network, proto=outcome.proto)
     if repair.rescales and outcome.gains:

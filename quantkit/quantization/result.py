@@ -14,7 +14,7 @@ from quantkit.qdq.insertion import WeightForm
 from quantkit.quantization.choice_record import HeldOutChoice
 from quantkit.repairs.repair import RepairReport
 from quantkit.table import Coverage
-from quantkit.values import QuantizedType
+from quantkit.values import NetworkType, QuantizedType
 from quantkit.view import Block, Remarks, RichDisplay, ViewTable
 
 if TYPE_CHECKING:
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 class Quantization(RichDisplay):
     """A Q/DQ network.
 
-    pairs: activation → scale. weights: names of the quantized ones. left: node → why it stays float. source: of the
-    scales. coverage: of the float tensors by the table; None if scales come from statistics. files: those that were
-    written.
+    pairs: activation → scale, that of INT8 where it has a pair of both types. weights: names of the quantized ones.
+    left: node → why it stays float. source: of the scales. coverage: of the float tensors by the table; None if scales
+    come from statistics. files: those that were written.
     """
 
     proto: onnx.ModelProto = field(repr=False)
@@ -45,8 +45,12 @@ class Quantization(RichDisplay):
     files: tuple[Path, ...]
     int8_layers: tuple[int, int] = (0, 0)
     """Operators with weights that compute in INT8, and all with weights."""
-    type: QuantizedType = QuantizedType.INT8
-    """The type that tensors are quantized to."""
+    type: NetworkType = NetworkType.INT8
+    """The type that tensors are quantized to, or that there are both."""
+    types: Mapping[str, QuantizedType] = field(default_factory=dict)
+    """Node that reads behind pairs → its type."""
+    also_fp8: Mapping[str, float] = field(default_factory=dict)
+    """Activation with a pair of both types → its scale in FP8."""
     fp8_layers: int = 0
     """Those that compute in FP8."""
     trial: Trial | None = None
@@ -61,10 +65,19 @@ class Quantization(RichDisplay):
         """Reason for staying float → number of operators."""
         return dict(Counter(reason.summary for reason in self.left.values()).most_common())
 
+    @property
+    def types_text(self) -> str:
+        """The operators of each type in words: `12 operators INT8, 7 FP8; 1 activation has a pair of each`."""
+        counts = Counter(self.types.values())
+        both = len(self.also_fp8)
+        several = f"; {both} activation{'s have' if both > 1 else ' has'} a pair of each type" if both else ""
+        return f"{counts[QuantizedType.INT8]} operators INT8, {counts[QuantizedType.FP8]} FP8{several}"
+
     def _view_(self) -> Sequence[Block]:
         repairs = [f"{name}: {repair.text}" for name, repair in self.repairs.items()]
         return (
             f"Q/DQ for {len(self.pairs)} activations and {len(self.weights)} weights, scales from {self.source}",
+            *([self.types_text] if self.type is NetworkType.MIXED else []),
             Remarks(
                 [
                     *(self.held_out.lines if self.held_out else ()),

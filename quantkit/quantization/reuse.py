@@ -30,6 +30,7 @@ from quantkit.graph.model import default_opset
 from quantkit.paths import exists
 from quantkit.preprocess import Preprocess
 from quantkit.qdq.float_reason import FloatReason
+from quantkit.qdq.insertion import WeightForm
 from quantkit.quantization.choice_record import HeldOutChoice
 from quantkit.quantization.options import QuantizeOptions
 from quantkit.quantization.repair_run import NetworkSamples
@@ -40,6 +41,7 @@ from quantkit.rules import DEFAULT_RULE, as_rules
 from quantkit.staging import refuse_existing
 from quantkit.statistics import Statistics, statistics_bytes
 from quantkit.table import Coverage
+from quantkit.values import NetworkType, QuantizedType
 
 if TYPE_CHECKING:
     import onnx
@@ -68,6 +70,10 @@ class StoredQuantization:
     int8_layers: tuple[int, int]
     fp8_layers: int
     trial: Trial | None
+    form: WeightForm
+    type: NetworkType
+    types: dict[str, QuantizedType]
+    also_fp8: dict[str, float]
     held_out: HeldOutChoice | None = None
 
 
@@ -109,6 +115,8 @@ def quantization_inputs(
         **known,
         "rule": None if table else rule_names(options, data),
         "type": options.type.value,
+        **({"INT8 layers": sorted(options.int8)} if options.int8 else {}),
+        **({"FP8 layers": sorted(options.fp8)} if options.fp8 else {}),
         "policy": options.policy.value,
         "excluded layers": sorted(options.exclude),
         "included layers": sorted(options.include),
@@ -193,6 +201,10 @@ def record_quantization(made: Quantization, source: Model, inputs: QuantizationI
         notes=made.notes,
         int8_layers=made.int8_layers,
         fp8_layers=made.fp8_layers,
+        form=made.form,
+        type=made.type,
+        types=dict(made.types),
+        also_fp8=dict(made.also_fp8),
         trial=made.trial,
         held_out=made.held_out,
     )
@@ -207,7 +219,7 @@ def enum_value(value: Any) -> Any:
     raise TypeError(type(value))
 
 
-def reuse_quantized(target: Path, inputs: QuantizationInputs | None, options: QuantizeOptions) -> Quantization | None:
+def reuse_quantized(target: Path, inputs: QuantizationInputs | None) -> Quantization | None:
     """Return the result of the call that wrote `target`, if it had the same inputs; None if nothing lies there.
 
     StaleError, which names what is different, for a model of other inputs, one that was changed, and any other file.
@@ -229,8 +241,6 @@ def reuse_quantized(target: Path, inputs: QuantizationInputs | None, options: Qu
     kept = {name: getattr(stored, name) for name in stored.__dataclass_fields__ if name not in ("inputs", "written")}
     made = Quantization(
         proto=found.proto,
-        form=options.form,
-        type=options.type,
         opset=default_opset(found.proto),
         files=saved_files(found.proto, target),
         reused=True,

@@ -30,7 +30,7 @@ Way: TypeAlias = "tuple[str, tuple[str, ...]]"
 
 def quantized_by_rule(made: RepairedNetwork, rule: str | Rule, choices: Choices) -> Model:
     """Return a repaired network with Q/DQ, by the scales that a rule takes from its statistics. ModelError."""
-    scales = scales_by_rule(made.statistics, rule, "", choices.type).scales
+    scales = scales_by_rule(made.statistics, rule, "", choices.types).typed
     proto = insert_qdq(made.network, scales, choices, WeightForm.FLOAT).proto
     return replace(made.network, proto=proto, sha256="")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ from quantkit.errors import StaleError, TableError, UsageError
 from quantkit.graph import Model, watched_tensors
 from quantkit.numerics import scale_of
 from quantkit.preprocess import PRESETS, parse_preprocess, resolve_spec
+from quantkit.qdq.shared_scales import TypedScales
 from quantkit.rules import Rule, SelectingRule, as_rules, rule_in_type
 from quantkit.statistics import Statistics, given_statistics
 from quantkit.table import Coverage, coverage
@@ -26,26 +27,48 @@ from quantkit.values import QuantizedType
 class QuantizationScales:
     """Scales by tensor, and their source.
 
-    source: in words. record: the source for the provenance record. rules: tensor → rule that chose its scale, if each
-    has its own. coverage: fraction of the network's float tensors that a table covers.
+    typed: type → tensor → scale. source: in words. record: the source for the provenance record. rules: type → tensor →
+    rule that chose its scale, if each has its own. coverage: fraction of the network's float tensors that a table
+    covers.
     """
 
-    scales: Mapping[str, float]
+    typed: TypedScales
     source: str
     record: Mapping[str, Any]
-    rules: Mapping[str, str] = field(default_factory=dict)
+    rules: Mapping[QuantizedType, Mapping[str, str]] = field(default_factory=dict)
     coverage: Coverage | None = None
     statistics: Statistics | None = None
+
+    @property
+    def scales(self) -> Mapping[str, float]:
+        """The scales of the type that most operators have."""
+        return next(iter(self.typed.by_type.values()))
+
+    def rules_of(self, pairs: Mapping[QuantizedType, Collection[str]]) -> dict[str, str]:
+        """Return tensor → rule that chose its scale, if each has its own. pairs: type → tensors with a pair of it."""
+        found = [(kind, name) for kind in reversed(QuantizedType) for name in pairs[kind] if kind in self.rules]
+        return {name: self.rules[kind][name] for kind, name in found}
 
 
 OTHER, COARSE = 1.001, 2.0
 """Report a shared scale if it differs from the tensor's own by more than this factor: from a table; from statistics."""
 
 
-def shared_scale_notes(scales: QuantizationScales, used: Mapping[str, float]) -> tuple[str, ...]:
-    """Report tensors whose scale is that of another tensor. used: tensor → the scale in the network."""
+def shared_scale_notes(
+    scales: QuantizationScales, typed: Mapping[QuantizedType, Mapping[str, float]]
+) -> tuple[str, ...]:
+    """Report tensors whose scale is that of another tensor, within a type. typed: type → tensor → scale in use."""
+    return tuple(
+        note for kind, own in scales.typed.by_type.items() for note in far_scale_notes(scales, own, typed[kind])
+    )
+
+
+def far_scale_notes(
+    scales: QuantizationScales, given: Mapping[str, float], used: Mapping[str, float]
+) -> tuple[str, ...]:
+    """Report tensors whose scale in use is far from their own. given: tensor → its own scale, in the same type."""
     least = OTHER if scales.statistics is None else COARSE
-    own = {name: scales.scales[name] for name in used if scales.scales.get(name)}
+    own = {name: given[name] for name in used if given.get(name)}
     factors = {name: max(used[name] / scale, scale / used[name]) for name, scale in own.items()}
     far = sorted((name for name, factor in factors.items() if factor > least), key=lambda name: (-factors[name], name))
     if not far:
@@ -93,23 +116,17 @@ def refuse_other_preprocess(known: tuple[Statistics, str], model: Model, asked: 
 
 
 def scales_by_rule(
-    statistics: Statistics, rule: str | Rule, name: str, quantized_type: QuantizedType = QuantizedType.INT8
+    statistics: Statistics, rule: str | Rule, name: str, types: Sequence[QuantizedType] = (QuantizedType.INT8,)
 ) -> QuantizationScales:
-    """Return the scales that a rule chooses from statistics for a type. UsageError."""
+    """Return the scales that a rule chooses from statistics for each type. UsageError."""
     rules = as_rules(rule)
     if len(rules) != 1:
         raise UsageError(
             "a Q/DQ model needs exactly one rule", remedy="name one, or best, which chooses for every tensor"
         )
-    chosen = rule_in_type(rules[0], quantized_type)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = dict(
-            zip(
-                statistics.histograms,
-                pool.map(lambda h: rule_threshold(chosen, h), statistics.histograms.values()),
-                strict=True,
-            )
-        )
+    by_type = {kind: rule_in_type(rules[0], kind) for kind in types}
+    chosen = by_type[types[0]]
+    thresholds = {kind: rule_thresholds(known, statistics) for kind, known in by_type.items()}
     origin = statistics.origin
     record = {
         "rule": chosen.name,
@@ -119,9 +136,20 @@ def scales_by_rule(
         "backend": origin.backend,
         "preprocess": origin.preprocess,
     }
-    each = {tensor: who for tensor, (_, who) in found.items()} if isinstance(chosen, SelectingRule) else {}
-    scales = {tensor: scale_of(threshold, quantized_type.largest) for tensor, (threshold, _) in found.items()}
-    return QuantizationScales(scales, f"{name} by {chosen.name}", record, each, None, statistics)
+    selects = isinstance(chosen, SelectingRule)
+    each = {kind: {name: who for name, (_, who) in own.items()} for kind, own in thresholds.items() if selects}
+    scales = {
+        kind: {tensor: scale_of(threshold, kind.largest) for tensor, (threshold, _) in own.items()}
+        for kind, own in thresholds.items()
+    }
+    return QuantizationScales(TypedScales(scales), f"{name} by {chosen.name}", record, each, None, statistics)
+
+
+def rule_thresholds(rule: Rule, statistics: Statistics) -> dict[str, tuple[float, str]]:
+    """Return tensor → threshold, and the name of the rule that chose it."""
+    histograms = statistics.histograms
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return dict(zip(histograms, pool.map(lambda h: rule_threshold(rule, h), histograms.values()), strict=True))
 
 
 def rule_threshold(rule: Rule, histogram: Any) -> tuple[float, str]:
@@ -132,9 +160,9 @@ def rule_threshold(rule: Rule, histogram: Any) -> tuple[float, str]:
     return rule.threshold(histogram), rule.name
 
 
-def refuse_table_of_another_type(quantized_type: QuantizedType) -> None:
-    """Raise UsageError for a type whose scales no calibration table holds."""
-    if quantized_type is not QuantizedType.INT8:
+def refuse_table_of_another_type(types: Collection[QuantizedType]) -> None:
+    """Raise UsageError for types whose scales no calibration table holds."""
+    if QuantizedType.FP8 in types:
         raise UsageError(
             "a calibration table holds scales of INT8, whose ranges are cut for equal steps; FP8 gains nothing by that",
             remedy="give --stats or --data for FP8, or --type int8",
@@ -166,4 +194,5 @@ def scales_from_table(model: Model, path: Path, min_coverage: float) -> Quantiza
             + (", or accept it with a lower --min-coverage" if covered.matched else ""),
         )
     record = {"table": found.sha256, "header": table.header.text, "preprocess": known and known.preprocess}
-    return QuantizationScales(table.scales, f"{path.name} verbatim", record, {}, covered)
+    typed = TypedScales.of(table.scales, QuantizedType.INT8)
+    return QuantizationScales(typed, f"{path.name} verbatim", record, {}, covered)

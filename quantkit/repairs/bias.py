@@ -46,13 +46,14 @@ def correct_biases(
     channels: Mapping[str, ChannelFigures],
     reference: Model | None = None,
     exclude: Collection[str] = (),
-    quantized_type: QuantizedType = QuantizedType.INT8,
+    fp8: Collection[str] = (),
 ) -> RepairOutcome:
     """Correct the biases of `model` for the rounding of its weights to their grids max|w|/127, in FP8 max|w|/448.
 
     channels: tensor → figures, of which means and squares are used. reference: the network before its weights were
-    changed, for example by adaptive rounding; nodes are matched by name. exclude: nodes that stay float. The
-    outcome's gains, by node, are the predicted decrease of the error that its weights cause.
+    changed, for example by adaptive rounding; nodes are matched by name. exclude: nodes that stay float. fp8: nodes
+    that are FP8, all others are INT8. The outcome's gains, by node, are the predicted decrease of the error that its
+    weights cause.
 
     ModelError where a weight is not finite, UsageError where the reference is another network.
     """
@@ -70,6 +71,7 @@ def correct_biases(
         if reason or figures is None or isinstance(place, str):
             skipped[layer.name] = reason or ""
             continue
+        quantized_type = QuantizedType.FP8 if layer.name in fp8 else QuantizedType.INT8
         error = grid_error(editor, layer, origin, before, quantized_type)
         means, squares = column_moments(layer, figures, sizes.get(layer.tensor, ()))
         shift = -np.einsum("grk,gk->gr", error, means).reshape(-1)
@@ -225,7 +227,7 @@ def add_to_bias(
 def repair_biases(given: RepairInput) -> RepairOutcome:
     """Correct the biases of the operators that will be quantized."""
     figures = channel_figures(given.statistics)
-    done = correct_biases(given.network, figures, given.unrounded, given.plan.floats, given.type)
+    done = correct_biases(given.network, figures, given.unrounded, given.plan.floats, given.plan.fp8)
     return replace(done, skipped=given.without_floats(done.skipped))
 
 

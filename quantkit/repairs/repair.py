@@ -15,7 +15,6 @@ import numpy as np
 
 from quantkit.progress import Phases
 from quantkit.repairs.figures import ChannelFigures, channel_figures
-from quantkit.values import QuantizedType
 
 if TYPE_CHECKING:
     import onnx
@@ -41,15 +40,14 @@ class Needs(Enum):
 class RepairInput:
     """A frozen value that holds everything a repair may look at.
 
-    statistics: those of `network` as it is. plan: what will be quantized, to `type`. observe: None without data.
-    rounds_weights: a repair of this run rounds weights adaptively. unrounded: the network before weights were rounded;
-    None as long as they are not. phase: receives phases within the repair.
+    statistics: those of `network` as it is. plan: what will be quantized, and to which type. observe: None without
+    data. rounds_weights: a repair of this run rounds weights adaptively. unrounded: the network before weights were
+    rounded; None as long as they are not. phase: receives phases within the repair.
     """
 
     network: Model
     statistics: Statistics
     plan: QuantizationPlan
-    type: QuantizedType = QuantizedType.INT8
     observe: Observe | None = None
     rounds_weights: bool = False
     unrounded: Model | None = None
@@ -57,7 +55,7 @@ class RepairInput:
 
     @property
     def quantized_channels(self) -> dict[str, ChannelFigures]:
-        """Figures per channel of the activations that will be quantized, by tensor."""
+        """Figures per channel of the activations that will be INT8, by tensor."""
         return {name: found for name, found in channel_figures(self.statistics).items() if name in self.plan.tensors}
 
     def without_floats(self, skipped: Mapping[str, str]) -> dict[str, str]:

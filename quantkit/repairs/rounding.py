@@ -253,10 +253,11 @@ def round_layer(editor: WeightEditor, layer: WeightedLayer, grams: NDArray[np.fl
 
 
 def repair_weights(given: RepairInput) -> RepairOutcome:
-    """Round the weights of the operators that will be quantized."""
+    """Round the weights of the operators that will be INT8."""
     assert given.observe is not None, "bug in quantkit: rounding needs data"
-    done = round_weights(given.network, given.observe, given.plan.floats, given.phase)
-    return replace(done, skipped=given.without_floats(done.skipped))
+    others = given.plan.floats | given.plan.fp8
+    done = round_weights(given.network, given.observe, others, given.phase)
+    return replace(done, skipped={name: why for name, why in done.skipped.items() if name not in others})
 
 
 ROUND = Repair(

@@ -46,7 +46,7 @@ def layer_table_row(rank: int, layer: LayerError) -> tuple[Cell, ...]:
     return (
         Cell(layer.node),
         Cell(str(rank)),
-        Cell(layer.operator),
+        Cell(layer.title),
         Cell(format_percent(layer.share, 1)),
         Cell(format_decibel(layer.alone_db)),
         Cell(format_decibel(layer.without_db)),

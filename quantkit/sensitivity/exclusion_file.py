@@ -42,7 +42,7 @@ def format_exclusions(found: Sensitivity) -> str:
 
 def exclusion_reason(layer: LayerError) -> str:
     """Return why a layer is in the file: `Conv, alone 21.3 dB, 62.0% of the noise`."""
-    text = f"{layer.operator}, alone {format_db(layer.alone_db)}, {layer.share:.1%} of the noise"
+    text = f"{layer.title}, alone {format_db(layer.alone_db)}, {layer.share:.1%} of the noise"
     return f"{text}, a better scale would gain {format_db(layer.misfit_db)}" if layer.misfit else text
 
 

@@ -110,6 +110,7 @@ def layer_error(
         local_db=alone.local_db,
         parameters=layer.parameters,
         misfit_db=misfit,
+        type=layer.type,
     )
 
 

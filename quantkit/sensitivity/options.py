@@ -12,6 +12,7 @@ from quantkit.data.opening import DataFields
 from quantkit.errors import UsageError
 from quantkit.executors import Placement
 from quantkit.qdq.placement import Policy
+from quantkit.quantization.node_types import NodeTypes
 from quantkit.rules import DEFAULT_RULE
 from quantkit.values import QuantizedType, check_number
 
@@ -26,8 +27,8 @@ MOST_DB = 1000.0
 
 @dataclass(frozen=True, slots=True)
 class LayersOptions:
-    """Options of `layers`. type, rule, policy, exclude, include, min_coverage: as for `quantize`, if scales are chosen
-    here.
+    """Options of `layers`. type, int8, fp8, rule, policy, exclude, include, min_coverage: as for `quantize`, if scales
+    are chosen here.
 
     keep: number of worst layers to report as those to keep float. keep_db: report as many as are needed to lift the
     outputs to this SQNR.
@@ -37,6 +38,8 @@ class LayersOptions:
     """
 
     type: QuantizedType = QuantizedType.INT8
+    int8: tuple[str, ...] = ()
+    fp8: tuple[str, ...] = ()
     rule: str | Rule = DEFAULT_RULE
     policy: Policy = Policy.TENSORRT
     exclude: tuple[str, ...] = ()
@@ -61,6 +64,7 @@ class LayersOptions:
     def __post_init__(self) -> None:
         object.__setattr__(self, "type", QuantizedType.named(self.type))
         object.__setattr__(self, "policy", Policy.named(self.policy))
+        NodeTypes(self.type, self.int8, self.fp8)
         if self.keep is not None and self.keep_db is not None:
             raise UsageError("keep and keep_db both set how many layers stay float", remedy="give only one of them")
         check_number("keep", self.keep, 1)
@@ -68,6 +72,11 @@ class LayersOptions:
         check_number("min_coverage", self.min_coverage, 0.0, 1.0, whole=False)
         if self.placement.divides and self.merge is not None:
             raise UsageError("--merge adds up shards that are there, and needs no workers", remedy="leave out one")
+
+    @property
+    def types(self) -> NodeTypes:
+        """The types of the operators. UsageError."""
+        return NodeTypes(self.type, self.int8, self.fp8)
 
     @property
     def placement(self) -> Placement:
@@ -79,6 +88,8 @@ class LayersFields(DataFields, total=False):
     """The keywords of `layers` that are fields of `LayersOptions`."""
 
     type: QuantizedType | str
+    int8: str | Sequence[str]
+    fp8: str | Sequence[str]
     rule: str | Rule
     policy: Policy | str
     exclude: str | Sequence[str]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.numerics import format_db
+from quantkit.values import QuantizedType
 from quantkit.view import Block, Remarks, SavableDisplay, ViewTable
 
 MISFIT = 12.0
@@ -73,6 +74,13 @@ class LayerError:
     """The reason why it is not quantized; empty if it is."""
     misfit_db: float = 0.0
     """The most dB that a better scale would gain in one of the activations and weights that it reads."""
+    type: str = ""
+    """The ONNX element type of its pairs; empty if it is unknown, or they differ."""
+
+    @property
+    def title(self) -> str:
+        """The operator, with its type if that is FP8."""
+        return f"{self.operator}, FP8" if self.type == QuantizedType.FP8.stored else self.operator
 
     @property
     def misfit(self) -> bool:

@@ -30,6 +30,7 @@ from quantkit.sensitivity.existing_qdq import read_existing_qdq, refuse_float
 from quantkit.sensitivity.options import LayersOptions
 from quantkit.sensitivity.result import TensorError
 from quantkit.sensitivity.tensor_errors import QuantizedActivation, weight_error
+from quantkit.values import NetworkType, QuantizedType
 
 if TYPE_CHECKING:
     from quantkit.statistics import Statistics
@@ -105,8 +106,10 @@ def refuse_unmeasurable(sources: QuantizationSources, data: Any, options: Layers
             f"exactly one source of the quantization is needed, not {' and '.join(given) if given else 'none'}",
             remedy="give statistics (--stats), a table (--table), or a Q/DQ model (--against)",
         )
-    if against is not None and (options.exclude or options.include):
-        raise UsageError("a Q/DQ model already defines what is quantized", remedy="omit --exclude and --include")
+    if against is not None and (options.exclude or options.include or options.types.named):
+        raise UsageError(
+            "a Q/DQ model already defines what is quantized", remedy="omit --exclude, --include, --int8 and --fp8"
+        )
     if data is None and statistics is None:
         if against is not None:  # data would not help then
             refuse_float(load_model(against))
@@ -143,27 +146,24 @@ def subject_from_scales(
     options: LayersOptions,
 ) -> SensitivitySubject:
     """Quantize the network as `quantize` does, without repairs. statistics: with their description."""
+    network = replace(source, proto=fold_batch_norms(source).proto)
+    excluded = select_nodes(options.exclude, network, "--exclude")
+    included = select_nodes(options.include, network, "--include")
+    choices = options.types.applied_to(network, Choices(options.policy, excluded, included))
     if statistics is not None:
-        scales = scales_by_rule(statistics[0], options.rule, statistics[1], options.type)
+        scales = scales_by_rule(statistics[0], options.rule, statistics[1], choices.types)
     else:
         assert table is not None
-        refuse_table_of_another_type(options.type)
+        refuse_table_of_another_type(choices.types)
         scales = scales_from_table(source, Path(table), options.min_coverage)
-    network = replace(source, proto=fold_batch_norms(source).proto)
-    choices = Choices(
-        options.policy,
-        select_nodes(options.exclude, network, "--exclude"),
-        select_nodes(options.include, network, "--include"),
-        type=options.type,
-    )
-    made = insert_qdq(network, scales.scales, choices)
+    made = insert_qdq(network, scales.typed, choices)
     reasons = {node: str(reason) for node, reason in made.left.items()}
     rule = str(scales.record.get("rule", "the table"))
     record = {
         "quantkit": __version__,
         "model": source.sha256,
         "scales": dict(scales.record),
-        "type": options.type.value,
+        "type": NetworkType.of(made.types.values()).value,
     }
     quantized = replace(network, proto=made.proto, sha256="")
     variants = PartialQuantization(quantized)
@@ -183,8 +183,9 @@ def quantized_activations(subject: SensitivitySubject) -> list[QuantizedActivati
     """Return the quantized activations."""
     makers = subject.variants.makers()
     rules = subject.scales.rules if subject.scales else {}
+    by_type = {kind.stored: rules.get(kind, {}) for kind in QuantizedType}
     return [
-        QuantizedActivation(name, makers.get(name, ""), grid, rules.get(name, subject.rule))
+        QuantizedActivation(name, makers.get(name, ""), grid, by_type.get(grid.type, {}).get(name, subject.rule))
         for name, grid in subject.variants.scales.items()
     ]
 

@@ -55,6 +55,17 @@ class WholeNumber(Number):
         return int(text)
 
 
+class PlaceType(click.Path):
+    """The type of a parameter that is a path, or a URL, which stays a text."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return a path, or a URL as it is."""
+        from quantkit.locations import is_url, refuse_other_scheme
+
+        refuse_other_scheme(value, UsageError)
+        return value if is_url(value) else super().convert(value, param, ctx)
+
+
 NUMBER = Number()
 WHOLE = WholeNumber()
 

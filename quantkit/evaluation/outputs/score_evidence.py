@@ -27,8 +27,8 @@ from quantkit.graph.operators import (
     QDQ,
     WEIGHTED,
 )
+from quantkit.graph.selected_outputs import is_selected
 from quantkit.metrics.class_scores import class_scores
-from quantkit.qdq.selection import is_selected
 
 if TYPE_CHECKING:
     import onnx

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from onnx import TensorProto, helper
 
-from quantkit.qdq.selection import comparable_tensors, selected_outputs
+from quantkit.graph.selected_outputs import comparable_tensors, selected_outputs
 from tests.support.networks import network
 
 WEIGHTS = {"w": np.ones((6, 4), np.float32), "k": np.array([3]), "zero": np.float32(0), "all": np.array([-1])}
