@@ -107,8 +107,9 @@ class Conductor:
         """One process builds and times all networks on a GPU, one after the other, and nothing else runs there; if
         TensorRT crashes, another goes on with the next network."""
         time.sleep(delay)
-        while self.unfinished() and self.left() > 5:
-            self.step("serve", self.arguments.networks[0], gpu)
+        while (before := self.unfinished()) and self.left() > 5:
+            if not self.step("serve", self.arguments.networks[0], gpu) and self.unfinished() == before:
+                break  # it does not even begin: TensorRT or the GPU is missing
         for stage in filter(None, self.arguments.after.split(",")):
             name, _, steps = stage.partition(":")
             self.step(steps, name, gpu)
@@ -242,7 +243,8 @@ def main() -> None:
     parser.add_argument("--stage", help="for the processes that this program starts")
     arguments = parser.parse_args()
     arguments.output = arguments.output or arguments.folder
-    arguments.folder.mkdir(parents=True, exist_ok=True)
+    for folder in (arguments.folder, arguments.output):
+        folder.mkdir(parents=True, exist_ok=True)
     if arguments.stage:
         run_stage(arguments.stage, arguments.networks[0], arguments)
     else:
