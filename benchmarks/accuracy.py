@@ -1,10 +1,11 @@
 """What Q/DQ costs in accuracy: quantkit's defaults, and Q/DQ files of peers, on the same 10,000 images by onnxruntime.
 
-    python benchmarks/accuracy.py --images DIR [--peers DIR] [--networks NAME…]
+    python benchmarks/accuracy.py --images DIR [--collages FOLDER] [--peers DIR] [--networks NAME…]
 
-Needs a folder with `models/` and `golden/networks/` (QUANTKIT_SHARED, default `../shared`), and DIR with the class
-folders of CIFAR-10's test images. Peers' files are NETWORK.PEER.onnx, made from the same 512 calibration images. Q and
-DQ are computed as they stand (fake quantization). Writes results/accuracy.json and accuracy.md.
+Needs a folder with `models/` and `golden/networks/` (QUANTKIT_SHARED, default `../shared`), DIR with the class folders
+of CIFAR-10's test images, and for yolov8n FOLDER with the collages. Peers' files (`peer_models.py`) are
+NETWORK.PEER.onnx, made from the same 512 calibration images. Q and DQ are computed as they stand (fake quantization).
+Writes results/accuracy.json and accuracy.md.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -32,6 +34,7 @@ HERE = Path(__file__).parent
 SHARED = Path(os.environ.get("QUANTKIT_SHARED", HERE.parent.parent / "shared"))
 CALIBRATION = SHARED / "golden" / "networks" / "calibration_512.npz"
 NETWORKS = ("resnet20", "mobilenetv2", "vit")
+DETECTOR = "yolov8n"
 SPEC = "cifar10"
 
 
@@ -44,7 +47,7 @@ def test_images(model: Model, folder: Path) -> tuple[Any, Any]:
 
 def outputs(model: Model, images: Any) -> Any:
     """What a network answers, [N, classes]."""
-    run = open_session(model, model.outputs, threads=os.cpu_count() or 1).runner()
+    run = open_session(model, model.outputs, threads=len(os.sched_getaffinity(0))).runner()
     return np.concatenate(
         [np.array(run({"image": images[k : k + 200]})[model.outputs[0]]) for k in range(0, len(images), 200)]
     )
@@ -100,6 +103,33 @@ def rows(network: str, images: Path, peers: Path | None) -> Iterator[tuple[str, 
         yield name, compared(reference, outputs(load_model(file), pixels), labels)
 
 
+def detector_rows(collages: Path, peers: Path | None) -> dict[str, dict[str, Any]]:
+    """Name → mAP50-95 in percent, drop in points and its 95 % interval, on the labelled collages."""
+    path, common = SHARED / "models" / f"{DETECTOR}.onnx", {"preprocess": "yolo"}
+    train = collages / "images" / "train"
+    made = quantkit.calibrate(path, train, options=CalibrateOptions(backend="onnxruntime"), **common)
+    with TemporaryDirectory() as folder:
+        ways: dict[str, dict[str, Any]] = {
+            "quantkit, statistics only": {},
+            "quantkit, with the data": {"data": train, **common},
+            "quantkit, statistics only, entropy": {"rule": "entropy"},
+            "quantkit, statistics only, minmax": {"rule": "minmax"},
+        }
+        found = {"FP32": path} | {name: Path(folder) / f"{k}.onnx" for k, name in enumerate(ways)}
+        for name, given in ways.items():
+            quantkit.quantize(path, found[name], statistics=made.statistics, **given)
+        for file in sorted(peers.glob(f"{DETECTOR}.*.onnx")) if peers else []:
+            found[file.name[len(DETECTOR) + 1 : -5]] = file
+        judged = quantkit.evaluate(list(map(str, found.values())), collages / "data.yaml", **common)
+    rows: dict[str, dict[str, Any]] = {}
+    for name, score in zip(found, judged.models, strict=True):
+        lost = score.difference
+        rows[name] = {"map": round(100 * score.metrics[judged.metric], 2)}
+        if lost is not None:
+            rows[name] |= {"drop": round(lost.value, 2), "interval": [round(lost.low, 2), round(lost.high, 2)]}
+    return rows
+
+
 def rendered(document: dict[str, Any]) -> str:
     """The page."""
     machine = document["machine"]
@@ -112,10 +142,21 @@ def rendered(document: dict[str, Any]) -> str:
         "`statistics only` is `quantkit quantize MODEL`; `with the data` is the same with `--data`.",
     ]
     for network, figures in document["networks"].items():
+        if network == DETECTOR:
+            continue
         text += ["", f"## {network}, FP32 {figures['FP32']['top1']:.2f} %", ""]
         text += ["| | drop, points | agreement, % | SQNR, dB |", "|---|---|---|---|"]
         text += [
             f"| {name} | {f['drop']:.2f} ± {f['drop_standard_error']:.2f} | {f['agreement']:.2f} | {f['sqnr_db']:.1f} |"
+            for name, f in figures.items()
+            if name != "FP32"
+        ]
+    if DETECTOR in document["networks"]:
+        figures = document["networks"][DETECTOR]
+        text += ["", f"## {DETECTOR}, 1,000 collages, FP32 {figures['FP32']['map']:.2f} % mAP50-95", ""]
+        text += ["| | mAP50-95, % | drop, points | 95 % interval |", "|---|---|---|---|"]
+        text += [
+            f"| {name} | {f['map']:.2f} | {f['drop']:.2f} | {f['interval'][0]:.2f} … {f['interval'][1]:.2f} |"
             for name, f in figures.items()
             if name != "FP32"
         ]
@@ -127,6 +168,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--peers", type=Path)
+    parser.add_argument("--collages", type=Path)
     parser.add_argument("--networks", nargs="+", default=NETWORKS)
     arguments = parser.parse_args()
     output = HERE / "results" / "accuracy.json"
@@ -143,6 +185,11 @@ def main() -> None:
         for name, figures in rows(network, arguments.images, arguments.peers):
             document["networks"][network][name] = figures
             print(network, name, figures, flush=True)
+        output.write_text(json.dumps(document, indent=2) + "\n")
+        output.with_suffix(".md").write_text(rendered(document))
+    if arguments.collages:
+        document["networks"][DETECTOR] = detector_rows(arguments.collages, arguments.peers)
+        print(DETECTOR, document["networks"][DETECTOR], flush=True)
         output.write_text(json.dumps(document, indent=2) + "\n")
         output.with_suffix(".md").write_text(rendered(document))
 

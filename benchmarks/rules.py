@@ -1,11 +1,11 @@
 """What each rule costs, over many networks and few and many calibration images, on images that no rule has seen.
 
-    python benchmarks/rules.py --networks FOLDER --images DIR [--counts 8 512] [--every 20] [--peers DIR]
+    python benchmarks/rules.py NETWORKS --images CIFAR10 [--peers DIR] [--counts 8 24 64 512] [--every 10] [--jobs 2]
 
-FOLDER holds classifiers of CIFAR-10 (`image` → `logits`) as NETWORK.onnx; those of the shared folder (QUANTKIT_SHARED,
-default `../shared`) are added. DIR has the class folders of CIFAR-10's test images, of which every so many are taken.
-Calibration takes the first images of the shared 512. Peers' files are NETWORK.PEER.onnx, from the same 512. Only
-statistics are used, no repairs that need data. Writes results/rules.json and rules.md after each network.
+NETWORKS is a folder with what `train_architectures.py` wrote; the classifiers of the shared folder (QUANTKIT_SHARED,
+default `../shared`) are added. CIFAR10 has `train/CLASS` and `test/CLASS`; of the test images every so many are taken,
+of compositions 500. Calibration takes the first images of 512. Peers' files (`peer_models.py`) are from all 512. Adds
+to results/rules.json and writes rules.md at the end.
 """
 
 from __future__ import annotations
@@ -13,104 +13,153 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-from collections.abc import Iterator
-from datetime import date
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from accuracy import CALIBRATION, HERE, NETWORKS, SHARED, compared, outputs, test_images
+from architectures.judging import Answers, Judge, judge_of_classes, judge_of_compositions
+from harness.machine import this_machine
+from rule_page import rendered
 
 import quantkit
 from quantkit import CalibrateOptions, QuantizeOptions
+from quantkit.backends.session import open_session
 from quantkit.graph import Model, load_model
+from quantkit.histogram import Histogram
+from quantkit.rewrites.fp16 import convert_to_fp16
+from quantkit.rules.squared_error import least_error_threshold
+from quantkit.rules.wmse import FEW
 
-RULES = ("wmse", "mse", "minmax", "entropy")
-SPEC = "cifar10"
-
-
-def rows(path: Path, counts: list[int], test: tuple[Any, Any], peers: Path | None) -> Iterator[tuple[str, Any]]:
-    """Name → figures for every rule and number of images, and for every peer."""
-    model = load_model(path)
-    pixels, labels = test
-    reference = outputs(model, pixels)
-    yield "FP32", {"top1": round(100 * float((reference.argmax(axis=1) == labels).mean()), 2)}
-    with np.load(CALIBRATION) as file:
-        images = file["x"]
-    for count in counts:
-        with TemporaryDirectory() as folder:
-            np.savez(first := Path(folder) / "first.npz", x=images[:count])
-            options = CalibrateOptions(backend="onnxruntime")
-            made = quantkit.calibrate(path, first, preprocess=SPEC, options=options)
-        for rule in RULES:
-            proto = quantkit.quantize(path, statistics=made.statistics, options=QuantizeOptions(rule=rule)).proto
-            yield f"{rule}, {count} images", compared(reference, outputs(Model(path, proto, ""), pixels), labels)
-    for file in sorted(peers.glob(f"{path.stem}.*.onnx")) if peers else []:
-        yield file.name[len(path.stem) + 1 : -5], compared(reference, outputs(load_model(file), pixels), labels)
+HERE = Path(__file__).resolve().parent
+SHARED = Path(os.environ.get("QUANTKIT_SHARED", HERE.parent.parent / "shared"))
+CALIBRATION = SHARED / "golden" / "networks" / "calibration_512.npz"
+OUTPUT = HERE / "results" / "rules.json"
+NETWORKS = ("resnet20", "mobilenetv2", "vit")
+COMPOSED = {"unet": ("masks", 64), "detector": ("boxes", 96)}
+TESTED_COMPOSITIONS = 500
+SINGLE = ("wmse", "mse", "minmax", "entropy", "percentile:99.99")
+BATCH = 50
 
 
-def rendered(document: dict[str, Any]) -> str:
-    """The page."""
-    machine, text = document["machine"], ["# Rules over many networks", ""]
-    text += [
-        f"{document['images']:,} CIFAR-10 test images, statistics only, onnxruntime {machine['onnxruntime']} with fake "
-        f"quantization, {machine['date']}.",
-        "SQNR of the logits in dB, and agreement with FP32 in %. The calibration images are the first of 512.",
-    ]
-    for count in document["counts"]:
-        text += ["", f"## {count} calibration images", ""]
-        text += ["| network | " + " | ".join(RULES) + " | below the best |", "|---|" + "---|" * (len(RULES) + 1)]
-        for network, figures in document["networks"].items():
-            found = [figures[f"{rule}, {count} images"] for rule in RULES]
-            below = max(f["sqnr_db"] for f in found) - found[0]["sqnr_db"]
-            cells = [f"{f['sqnr_db']:.1f} ({f['agreement']:.1f})" for f in found]
-            text += [f"| {network} | {' | '.join(cells)} | {below:.1f} |"]
-    peers = sorted({n for f in document["networks"].values() for n in f if n != "FP32" and " images" not in n})
-    if peers:
-        text += ["", "## Peers, 512 calibration images", "", "| network | " + " | ".join(peers) + " |"]
-        text += ["|---|" + "---|" * len(peers)]
-        for network, figures in document["networks"].items():
-            have = [figures.get(name) for name in peers]
-            cells = [f"{f['sqnr_db']:.1f} ({f['agreement']:.1f})" if f else "none" for f in have]
-            text += [f"| {network} | {' | '.join(cells)} |"]
-    return "\n".join(text) + "\n"
+@dataclass(frozen=True, slots=True)
+class SquaredError:
+    """A candidate for the default: clipped values count `clipped` + 28/n times, channels by use or equally."""
+
+    clipped: float
+    weighted: bool
+
+    @property
+    def name(self) -> str:
+        """As the results call it."""
+        return f"{'wmse' if self.weighted else 'mse'}, clipped × {self.clipped:g}"
+
+    def threshold(self, histogram: Histogram) -> float:
+        """Return a bin edge."""
+        clipping = self.clipped + FEW / histogram.samples
+        return least_error_threshold(histogram, histogram.weighted_counts if self.weighted else None, clipping)
+
+
+CANDIDATES = tuple(SquaredError(c, weighted) for weighted in (True, False) for c in (1.0, 1.25, 1.5, 2.0, 3.0))
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A network, and the number of its calibration images; none for FP32 and the peers."""
+
+    path: Path
+    count: int | None
+    images: Path
+    every: int
+    peers: Path | None
+
+    def judge(self) -> Judge:
+        """What it reads and how it is judged."""
+        if self.path.stem in COMPOSED:
+            task, side = COMPOSED[self.path.stem]
+            return judge_of_compositions(task, self.images, side, TESTED_COMPOSITIONS)
+        return judge_of_classes(CALIBRATION, self.images, self.every)
+
+
+def answers(model: Model, pixels: Any) -> Answers:
+    """What a network says, by output."""
+    run = open_session(model, model.outputs, threads=1).runner()
+    kind = np.float16 if model.inputs[0].dtype == np.float16 else np.float32
+    parts = [run({"image": pixels[k : k + BATCH].astype(kind)}) for k in range(0, len(pixels), BATCH)]
+    return {name: np.concatenate([np.asarray(part[name]) for part in parts]) for name in model.outputs}
+
+
+def measured(task: Task) -> dict[str, dict[str, float]]:
+    """Way → figures."""
+    judge, model = task.judge(), load_model(task.path)
+    reference = answers(model, judge.pixels)
+    of = partial(judge.figures, reference)
+    if task.count is None:
+        found = {"FP32": {"right": round(judge.right(reference), 2)}}
+        for file in sorted(task.peers.glob(f"{task.path.stem}.*.onnx")) if task.peers else []:
+            found[file.name[len(task.path.stem) + 1 : -5]] = of(answers(load_model(file), judge.pixels))
+        return found
+    with TemporaryDirectory() as folder:
+        np.savez(first := Path(folder) / "first.npz", x=judge.calibration[: task.count])
+        found = {name: of(answers(made, judge.pixels)) for name, made in quantized(model, first)}
+        if task.count == len(judge.calibration):
+            half = Model(model.path, convert_to_fp16(model).proto, "")
+            for name, made in quantized(half, first, SINGLE[:1]):
+                found[f"float16, {name}"] = of(answers(made, judge.pixels))
+    return found
+
+
+def quantized(model: Model, images: Path, rules: tuple[Any, ...] = (*SINGLE, *CANDIDATES)) -> Any:
+    """Name and Q/DQ model of every rule by statistics alone, then of the default with data."""
+    common = {"preprocess": "cifar10"}
+    proto = model.proto
+    statistics = quantkit.calibrate(proto, images, options=CalibrateOptions(backend="onnxruntime"), **common).statistics
+    for rule in rules:
+        name = rule if isinstance(rule, str) else rule.name
+        made = quantkit.quantize(proto, statistics=statistics, options=QuantizeOptions(rule=rule))
+        yield name, Model(model.path, made.proto, "")
+    yield "with data", Model(model.path, quantkit.quantize(proto, data=images, **common).proto, "")
 
 
 def main() -> None:
     """Measure, and write after each network."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--networks", type=Path, required=True)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("networks", type=Path)
     parser.add_argument("--images", type=Path, required=True)
-    parser.add_argument("--counts", type=int, nargs="+", default=[8, 512])
-    parser.add_argument("--every", type=int, default=20)
     parser.add_argument("--peers", type=Path)
+    parser.add_argument("--counts", type=int, nargs="+", default=[8, 24, 64, 512])
+    parser.add_argument("--every", type=int, default=10)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--only", nargs="+")
-    arguments = parser.parse_args()
-    output = HERE / "results" / "rules.json"
-    document = json.loads(output.read_text()) if output.exists() else {"networks": {}}
-    pixels, labels = test_images(load_model(SHARED / "models" / f"{NETWORKS[0]}.onnx"), arguments.images)
-    test = pixels[:: arguments.every], labels[:: arguments.every]
-    document["images"], document["counts"] = len(test[1]), arguments.counts
-    document["machine"] = {
-        "date": date.today().isoformat(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
+    parser.add_argument("--output", type=Path, default=OUTPUT)
+    given = parser.parse_args()
+    document = json.loads(given.output.read_text()) if given.output.exists() else {"networks": {}}
+    document |= {
+        "machine": asdict(this_machine()),
         "onnxruntime": version("onnxruntime"),
-        "quantkit": quantkit.__version__,
+        "images": 10_000 // given.every,
     }
-    paths = [*(SHARED / "models" / f"{name}.onnx" for name in NETWORKS), *sorted(arguments.networks.glob("*.onnx"))]
-    for path in paths:
-        if arguments.only and path.stem not in arguments.only:
-            continue
-        figures = document["networks"].setdefault(path.stem, {})
-        for name, found in rows(path, arguments.counts, test, arguments.peers):
-            figures[name] = found
-            print(path.stem, name, found, flush=True)
-        output.write_text(json.dumps(document, indent=2) + "\n")
-        output.with_suffix(".md").write_text(rendered(document))
+    document["compositions"] = TESTED_COMPOSITIONS
+    paths = [*(SHARED / "models" / f"{name}.onnx" for name in NETWORKS), *sorted(given.networks.glob("*.onnx"))]
+    tasks = [
+        Task(path, count, given.images, given.every, given.peers)
+        for count in (*sorted(given.counts, reverse=True), None)
+        for path in paths
+        if not given.only or path.stem in given.only
+    ]
+    with ProcessPoolExecutor(given.jobs) as pool:
+        running = {pool.submit(measured, task): task for task in tasks}
+        for done in as_completed(running):
+            task = running[done]
+            figures = document["networks"].setdefault(task.path.stem, {})
+            figures["peers" if task.count is None else str(task.count)] = done.result()
+            print(task.path.stem, task.count, done.result(), flush=True)
+            given.output.write_text(json.dumps(document, indent=2) + "\n")
+    given.output.with_suffix(".md").write_text(rendered(document))
 
 
 if __name__ == "__main__":
