@@ -11,6 +11,7 @@ import click
 from quantkit.cli import options
 from quantkit.cli.arguments.engine_options import level, tune_time
 from quantkit.cli.arguments.parsing import NUMBER, WHOLE, parse_counts
+from quantkit.cli.arguments.quantized_type import searched_type
 from quantkit.cli.arguments.unused import refuse_unused
 from quantkit.cli.arguments.verb import verb
 from quantkit.cli.terminal.console import (
@@ -74,6 +75,7 @@ SHOWN = 10
 @options.stats("collected from the calibration data")
 @options.rules("Several are tried in the given order. Default: all.")
 @options.repair("all")
+@searched_type
 @options.layer_selection(without=("rule", "min_coverage", "type", "int8", "fp8"))
 @click.option(
     "--max-float",
@@ -194,6 +196,7 @@ def tune_options(
     return TuneOptions(
         **selection.keywords(),
         holdout=own["holdout"],
+        type=own["type"],
         rules=own["rule"] or RULES,
         repairs=REPAIR_NAMES if own["repair"] is None else parse_repairs(own["repair"]),
         most=parse_fraction(own["max_float"]),
@@ -234,6 +237,7 @@ def print_tuning(result: Tuning, html: Path | None) -> None:
             ("budget", f"{result.budget} of {metric_title(result.metric)}"),
             ("samples", f"{result.samples[0]:,} to tune on, {result.samples[1]:,} held out"),
             ("evaluations", str(result.evaluations)),
+            *([("types", f"operators with weights: {result.types_text}")] if result.type.value != "int8" else []),
             ("time", f"{result.seconds:.1f} s"),
         ]
     )
@@ -242,6 +246,7 @@ def print_tuning(result: Tuning, html: Path | None) -> None:
     print_rows(("rule, repairs, layers", "SQNR dB", "drop", "outcome"), rows, text=frozenset({3}))
     print_heading("on the held-out part")
     print_model_table(result.report)
+    print_fp8_layers(result)
     print_float_layers(result)
     print_speed(result)
     print_pareto_front(result)
@@ -267,6 +272,22 @@ def candidate_row(trial: Trial, result: Tuning) -> tuple[str, ...]:
     word = "within" if figure.cautious_drop <= result.max_drop else "near" if figure.drop <= result.max_drop else "over"
     mark = f"{word} *" if trial is result.chosen else word
     return (trial.recipe.text(), noise, f"{two_decimals(figure.drop)} ± {two_decimals(figure.error)}", mark)
+
+
+def print_fp8_layers(result: Tuning) -> None:
+    """Print the layers that are FP8 while others are INT8, if any."""
+    chosen = result.chosen.recipe.fp8
+    if not chosen:
+        return
+    known = {layer.node: layer for layer in result.layer_types}
+    print_heading(f"FP8: {len(chosen)} of {len(known)} layers with kernels of both types, SQNR with each alone in dB")
+    rows = [
+        (node, known[node].operator, f"{known[node].int8_db:.1f}", f"{known[node].fp8_db:.1f}")
+        for node in chosen[:SHOWN]
+    ]
+    print_rows(("layer", "operator", "INT8", "FP8"), rows, text=frozenset({1}))
+    if len(chosen) > SHOWN:
+        print_line(f"… {len(chosen) - SHOWN} more (in the file of types)")
 
 
 def print_float_layers(result: Tuning) -> None:

@@ -60,6 +60,8 @@ def tried_section(tuning: Tuning) -> PageSection:
     blocks: list[Block] = [
         PageTable("Configurations in the order of the search", head, rows, frozenset({4, 5}), cards=True)
     ]
+    if fp8 := tuning.chosen.recipe.fp8:
+        blocks.append(Prose((f"Operators with weights: {tuning.types_text}. In FP8: {', '.join(fp8)}.",)))
     if kept := tuning.chosen.recipe.kept:
         share = format_percent(tuning.chosen.floats, 1)
         blocks.append(Prose((f"Kept in float, with {share} of the weights: {', '.join(kept)}.",)))

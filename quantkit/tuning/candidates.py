@@ -19,6 +19,8 @@ from quantkit.preprocess import Preprocess
 from quantkit.progress import as_phases
 from quantkit.qdq.insertion import WeightForm
 from quantkit.qdq.partial import PartialQuantization, QuantizedLayer
+from quantkit.quantization.choice_record import Gain
+from quantkit.quantization.held_out import MeasuredNoise
 from quantkit.quantization.options import QuantizeOptions
 from quantkit.quantization.quantize import quantize
 from quantkit.quantization.result import Quantization
@@ -30,6 +32,8 @@ from quantkit.sensitivity.result import LayerError
 from quantkit.statistics import Statistics
 from quantkit.tuning.memoized_rule import memoized_rule
 from quantkit.tuning.result import RankingBasis, Recipe
+from quantkit.tuning.type_mix import LayerTypes, gain_on_the_other_half, leaders_of_adds, measure_layer_types
+from quantkit.values import QuantizedType
 
 PROXY_SAMPLES = 64
 """Calibration samples used for the proxy: enough to order the rules and the worst layers reliably."""
@@ -63,6 +67,7 @@ class CandidateFactory:
         self._rules: dict[str, Rule] = {}
         self._weights_by_layer: dict[str, int] | None = None
         self.proxies: dict[Recipe, float] = {}
+        self._noises: dict[Recipe, MeasuredNoise] = {}
 
     @property
     def samples(self) -> int:
@@ -83,6 +88,7 @@ class CandidateFactory:
                 rule=self._rule(recipe.rule),
                 repairs=recipe.repairs,
                 exclude=(*source.options.exclude, *recipe.kept),
+                fp8=recipe.fp8,
                 weights=form or source.options.weights,
                 data=source.data_options,
             )
@@ -106,7 +112,8 @@ class CandidateFactory:
         for recipe in new:  # one at a time, because each holds a whole network in memory
             model = self.model(recipe)
             self._phase(f"measuring the noise of {recipe.text()}")
-            self.proxies[recipe] = self._noise_of(model)
+            noise = self._meter.noise({"": NoiseCandidate(lambda model=model: model)})[""]  # type: ignore[misc]
+            self.proxies[recipe], self._noises[recipe] = noise.db, MeasuredNoise(noise.energies)
         return {recipe: self.proxies[recipe] for recipe in recipes}
 
     def _rule(self, name: str) -> Rule:
@@ -115,9 +122,24 @@ class CandidateFactory:
             self._rules[name] = memoized_rule(name)
         return self._rules[name]
 
-    def _noise_of(self, model: Model) -> float:
-        """Return the SQNR of the outputs in dB."""
-        return self._meter.noise({"": NoiseCandidate(lambda: model)})[""].db
+    def mix_gain(self, mix: Recipe, other: Recipe) -> Gain:
+        """Return what a mix gains over another recipe, on samples that no layer's type was chosen by; both measured."""
+        return gain_on_the_other_half(self._noises[mix], self._noises[other])
+
+    def layer_types(self, recipe: Recipe) -> tuple[LayerTypes, ...]:
+        """Return every layer that has kernels of both types, in INT8 and in FP8, without repairs. ModelError."""
+        plain = replace(recipe, repairs=(), fp8=())
+        made = self.quantization(plain, WeightForm.FLOAT)
+        options = replace(self.source.options, type=QuantizedType.FP8, rule=self._rule(recipe.rule), repairs=())
+        options = replace(options, exclude=(*options.exclude, *recipe.kept), weights=WeightForm.FLOAT)
+        self._phase("quantizing to FP8")
+        in_fp8 = quantize(self.source.model, statistics=self.source.statistics, options=options)
+        networks = {QuantizedType.INT8: made.proto, QuantizedType.FP8: in_fp8.proto}
+        models = {kind: replace(self.source.model, proto=proto, sha256="") for kind, proto in networks.items()}
+        phases = as_phases(self._phase)
+        phases("layers in INT8 and in FP8")
+        leaders = leaders_of_adds(fold_batch_norms(self.source.model).proto, made.types)
+        return measure_layer_types(self._meter, models, leaders, phases.count)
 
     def layers(self, recipe: Recipe) -> tuple[QuantizedLayer, ...]:
         """Return the layers that a recipe quantizes; repairs do not affect which these are."""

@@ -1,8 +1,9 @@
 """The files that tuning writes: the Q/DQ model, the table, the exclusion file, and the report.
 
-x.int8.onnx    Q/DQ model for any TensorRT and for onnxruntime
+x.int8.onnx    Q/DQ model for any TensorRT and for onnxruntime; x.fp8.onnx, x.mixed.onnx where it is of these types
 x.calib        calibration table of the original float network by the chosen rule, with all its tensors; for TensorRT
-               before 11, where `quantkit build --exclude @x.exclude` keeps layers float
+               before 11, where `quantkit build --exclude @x.exclude` keeps layers float; none where layers are FP8
+x.fp8          the nodes that are FP8, for `--fp8 @FILE` of quantize; where others are INT8
 x.exclude      the nodes that stay float, for `--exclude @FILE` of quantize and build
 x.fp16.onnx    the cleaned float network, where the search by time chose FP16
 tune.json      every trial, the chosen one, and the reasons; `deploy` names the files to build the engine from
@@ -26,6 +27,7 @@ from quantkit.evaluation.json_document import evaluation_json as evaluation_docu
 from quantkit.graph import Model, refuse_changed_weights, saved_files
 from quantkit.graph.save import stage_model
 from quantkit.metrics.registry import metric_title
+from quantkit.numerics import format_db
 from quantkit.paths import exists, is_folder
 from quantkit.provenance import provenance_bytes, provenance_path
 from quantkit.rules import parse_rule
@@ -36,6 +38,7 @@ from quantkit.table import table_bytes
 from quantkit.tensorrt_version import target_version
 from quantkit.tuning.options import TuneOptions
 from quantkit.tuning.result import Tuning, tuning_document
+from quantkit.values import NetworkType
 from quantkit.view import escape_controls
 
 if TYPE_CHECKING:
@@ -70,7 +73,8 @@ def usable_folder(folder: Path, source: Model, *, force: bool) -> Path:
         check_writable(folder)
         return folder
     paths = tuning_paths(folder, source.path.stem)
-    models = (*saved_files(source.proto, paths["model"]), *saved_files(source.proto, paths["fp16"]))
+    kinds = (*(kind.value for kind in NetworkType), "fp16")
+    models = [path for kind in kinds for path in saved_files(source.proto, paths[kind])]
     written = dict.fromkeys((*models, *paths.values()))
     check_destinations(written, read=[source.path], force=force)
     return folder
@@ -84,7 +88,8 @@ def claim_in(folder: Path) -> Path:
 def tuning_paths(folder: Path, stem: str) -> Mapping[str, Path]:
     """Return file kind → path for a network whose file has that stem."""
     names = {
-        "model": f"{stem}.int8.onnx",
+        **{kind.value: f"{stem}.{kind.value}.onnx" for kind in NetworkType},
+        "types": f"{stem}.fp8",
         "fp16": f"{stem}.fp16.onnx",
         "table": f"{stem}.calib",
         "exclude": f"{stem}.exclude",
@@ -97,13 +102,17 @@ def tuning_paths(folder: Path, stem: str) -> Mapping[str, Path]:
 def write_tuning(written: TuningFiles, folder: Path, options: TuneOptions) -> Tuning:
     """Write all files or none, and return the result with their paths. OutputError, StaleError."""
     paths = tuning_paths(folder, written.source.path.stem)
+    kind = written.tuning.network_type
     plain = [] if written.plain is None else ["fp16"]
-    kinds = ("model", *plain, "table", "provenance", "exclude", "record")
+    table = ["table", "provenance"] if kind is NetworkType.INT8 else []
+    types = ["types"] if kind is NetworkType.MIXED else []
+    kinds = (kind.value, *plain, *table, "exclude", *types, "record")
     tuning = replace(written.tuning, files=tuple(paths[what] for what in kinds))
     tuning = with_tuned_model(tuning, written, paths)
     files = {
-        **tuned_table_files(written, paths["table"], options.tensorrt_version),
+        **(tuned_table_files(written, paths["table"], options.tensorrt_version) if table else {}),
         paths["exclude"]: text_bytes(tuned_exclusion_text(tuning)),
+        **({paths["types"]: text_bytes(types_text(tuning))} if types else {}),
         paths["record"]: tune_json(tuning),
     }
     is_new = not exists(folder)
@@ -115,7 +124,7 @@ def write_tuning(written: TuningFiles, folder: Path, options: TuneOptions) -> Tu
         with staged_files(may_replace=lambda _: options.force) as new:
             for path, content in files.items():
                 new.write(path, content)
-            stage_model(written.proto, written.source.folder, paths["model"], new)
+            stage_model(written.proto, written.source.folder, paths[kind.value], new)
             if written.plain is not None:
                 stage_model(written.plain, written.source.folder, paths["fp16"], new)
             refuse_changed_weights(written.source)
@@ -133,7 +142,7 @@ def with_tuned_model(tuning: Tuning, written: TuningFiles, paths: Mapping[str, P
     if name is None:  # the float network, which has its file already
         return tuning
     proto = written.plain if written.plain is not None else written.proto
-    path = paths["fp16" if written.plain is not None else "model"]
+    path = paths["fp16" if written.plain is not None else tuning.network_type.value]
     return with_model_file(tuning, path, proto.SerializeToString(deterministic=True))
 
 
@@ -168,6 +177,21 @@ def tuned_exclusion_text(tuning: Tuning) -> str:
     lines += [
         f"{check_node_name(node)}  # {exclusion_reason(known[node]) if node in known else FASTER_IN_FLOAT}"
         for node in kept
+    ]
+    return "".join(f"{escape_controls(line)}\n" for line in lines)
+
+
+def types_text(tuning: Tuning) -> str:
+    """Return the file of types: the nodes that are FP8, and why. OutputError if a name does not fit into a line."""
+    recipe, known = tuning.chosen.recipe, {layer.node: layer for layer in tuning.layer_types}
+    lines = [
+        f"# nodes that are FP8 while the others are INT8: {len(recipe.fp8)} of {len(known)} that have kernels of both",
+        f"# written by quantkit {__version__} tune for {tuning.model}",
+        *(
+            f"{check_node_name(node)}  # alone {format_db(known[node].fp8_db)} in FP8, "
+            f"{format_db(known[node].int8_db)} in INT8"
+            for node in recipe.fp8
+        ),
     ]
     return "".join(f"{escape_controls(line)}\n" for line in lines)
 

@@ -13,11 +13,11 @@ from quantkit.engines.bench import DEFAULT_BATCHES
 from quantkit.errors import UsageError
 from quantkit.qdq.placement import Policy
 from quantkit.quantization.options import QuantizeOptions
-from quantkit.repairs.registry import REPAIR_NAMES, parse_repairs
-from quantkit.rules import as_rules, rule_kinds
+from quantkit.repairs.registry import REPAIR_NAMES, parse_repairs, resolve_repairs
+from quantkit.rules import as_rules, kind_of, rule_in_type, rule_kinds
 from quantkit.tuning.speed.engine_choice import Objective
 from quantkit.tuning.speed.tune import MINUTES, SpeedOptions
-from quantkit.values import check_number
+from quantkit.values import NetworkType, QuantizedType, check_number
 
 RULES = ",".join(kind.usage for kind in rule_kinds().values())
 """All rules, in the order in which they are tried."""
@@ -34,13 +34,14 @@ class TuneOptions:
     holdout: fraction of the samples held out for the final report. rules: the first is tried first. repairs: those that
     may be used. most: fraction of the layers that may stay float. evaluations: maximum number of evaluations of one
     network on one part. policy, include, exclude, tensorrt_version: as for `quantize`. data: how samples are read; its
-    limit covers both parts. calibration: how the calibration data are read. metrics, classes, provider: as for
-    `evaluate`; the first metric decides. front: build engines if a GPU with TensorRT is available. objective: `latency`
-    and `balanced` need one: they build engines of several placements, for `batches`, at the builder level `level`, in
-    at most `tune_time` minutes.
+    limit covers both parts. type: what layers are quantized to; mixed chooses for each of them. calibration: how the
+    calibration data are read. metrics, classes, provider: as for `evaluate`; the first metric decides. front: build
+    engines if a GPU with TensorRT is available. objective: `latency` and `balanced` need one: they build engines of
+    several placements, for `batches`, at the builder level `level`, in at most `tune_time` minutes.
     """
 
     holdout: float = 0.5
+    type: NetworkType = NetworkType.INT8
     rules: str = RULES
     repairs: tuple[str, ...] = REPAIR_NAMES
     most: float = MAX_FLOAT
@@ -65,8 +66,10 @@ class TuneOptions:
     def __post_init__(self) -> None:
         object.__setattr__(self, "policy", Policy.named(self.policy))
         object.__setattr__(self, "objective", Objective.named(self.objective))
+        object.__setattr__(self, "type", NetworkType.named(self.type))
         object.__setattr__(self, "repairs", parse_repairs(",".join(self.repairs) or "none"))
         as_rules(self.rules)
+        self._check_type()
         check_number("holdout", self.holdout, 0.0, 1.0, whole=False)
         if not 0.0 < self.holdout < 1.0:
             raise UsageError(
@@ -83,6 +86,27 @@ class TuneOptions:
                 remedy=f"allow at least {least}: {report} for the report and two to start the search",
             )
 
+    def _check_type(self) -> None:
+        """Keep the rules and repairs that FP8 has, where nothing else is asked for. UsageError for what it lacks."""
+        if self.type is NetworkType.INT8:
+            return
+        if self.objective is not Objective.ACCURACY:
+            raise UsageError(
+                f"--objective {self.objective.value} times engines with INT8 and float layers, none with FP8",
+                remedy="leave --objective out, or give --type int8",
+            )
+        QuantizeOptions(type=QuantizedType.FP8, tensorrt_version=self.tensorrt_version)
+        if self.type is NetworkType.MIXED:
+            return
+        if self.rules == RULES:
+            known = [rule for rule in as_rules(RULES) if kind_of(rule).in_fp8 is not None]
+            object.__setattr__(self, "rules", ",".join(rule.name for rule in known))
+        for rule in as_rules(self.rules):
+            rule_in_type(rule, QuantizedType.FP8)
+        asked = None if self.repairs == REPAIR_NAMES else self.repairs
+        found = resolve_repairs(asked, statistics=True, data=True, quantized_type=QuantizedType.FP8)
+        object.__setattr__(self, "repairs", found)
+
     @property
     def speed(self) -> SpeedOptions:
         """The options of the search by time."""
@@ -92,7 +116,11 @@ class TuneOptions:
     def quantize(self) -> QuantizeOptions:
         """The quantization options that all trials share."""
         return QuantizeOptions(
-            policy=self.policy, include=self.include, exclude=self.exclude, tensorrt_version=self.tensorrt_version
+            type=QuantizedType.FP8 if self.type is NetworkType.FP8 else QuantizedType.INT8,
+            policy=self.policy,
+            include=self.include,
+            exclude=self.exclude,
+            tensorrt_version=self.tensorrt_version,
         )
 
 
@@ -100,6 +128,7 @@ class TuneFields(DataFields, total=False):
     """The keywords of `tune` that are fields of `TuneOptions`."""
 
     holdout: float
+    type: NetworkType | str
     rule: str
     rules: str
     """Another name of `rule`."""

@@ -1,8 +1,8 @@
 """The Pareto front of accuracy and latency on a GPU: engines of every precision, and the fastest within the budget.
 
-FP32 and FP16 are built from the float network, INT8 from the untuned and the tuned Q/DQ network. Each engine is timed
-alone and evaluated on the held-out part. Without a GPU nothing is timed; a note then reports the fraction of weights in
-float as the cost.
+FP32 and FP16 are built from the float network, INT8 or FP8 from the untuned and the tuned Q/DQ network. Each engine is
+timed alone and evaluated on the held-out part. Without a GPU nothing is timed; a note then reports the fraction of
+weights in float as the cost.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
 from quantkit.engines.bench import BenchOptions, bench, explain_no_gpu
 from quantkit.engines.bench_result import BenchResult
@@ -20,12 +19,11 @@ from quantkit.engines.choice import TimedEngine, fastest_within_budget, is_faste
 from quantkit.errors import QuantkitError
 from quantkit.evaluation.evaluate import evaluate
 from quantkit.graph import Model, write_model
+from quantkit.quantization.result import Quantization
 from quantkit.tuning.metric_trials import TrialRequest, holdout_parts, loss_of
 from quantkit.tuning.options import TuneOptions
 from quantkit.tuning.result import FrontPoint, Tuning, two_decimals
-
-if TYPE_CHECKING:
-    import onnx
+from quantkit.values import NetworkType
 
 BATCH = 32
 FLOAT_PRECISIONS = ("fp32", "fp16")
@@ -45,7 +43,7 @@ class ParetoFront:
 def measure_front(
     source: Model,
     tuning: Tuning,
-    quantized: Mapping[str, onnx.ModelProto],
+    quantized: Mapping[str, Quantization],
     request: TrialRequest,
     options: TuneOptions,
     phase: Callable[[str], None],
@@ -64,8 +62,8 @@ def measure_front(
         )
     with TemporaryDirectory(prefix="quantkit-") as folder:
         paths = [Path(folder) / f"{source.path.stem}.{name}.onnx" for name in quantized]
-        for path, proto in zip(paths, quantized.values(), strict=True):
-            write_model(proto, source.folder, path)
+        for path, made in zip(paths, quantized.values(), strict=True):
+            write_model(made.proto, source.folder, path)
         base = BenchOptions(batches=(1, BATCH), streams=(1,), seconds=SECONDS, device=options.device)
         try:
             timed = [
@@ -77,13 +75,17 @@ def measure_front(
             lost = measure_losses(engines, source, request, options)
         except QuantkitError as error:
             return ParetoFront(notes=(f"latency was not measured: {error.summary}",))
-    found = front_points(timed, lost, tuning.max_drop)
-    notes = (*advise_on_front(found, tuning.max_drop), *(text for part in timed for text in part.notes))
+    found = front_points(timed, lost, tuning.max_drop, {n: operator_types_of(made) for n, made in quantized.items()})
+    word = {NetworkType.MIXED: "INT8 with FP8"}.get(tuning.network_type, tuning.network_type.value.upper())
+    notes = (*advise_on_front(found, tuning.max_drop, word), *(text for part in timed for text in part.notes))
     return ParetoFront(found, timed[0].machine, notes)
 
 
-def advise_on_front(found: Sequence[FrontPoint], max_drop: float) -> tuple[str, ...]:
-    """Return a note if INT8 is not worth it here, and whether the reason is accuracy or speed."""
+def advise_on_front(found: Sequence[FrontPoint], max_drop: float, word: str = "INT8") -> tuple[str, ...]:
+    """Return a note if INT8 is not worth it here, and whether the reason is accuracy or speed.
+
+    word: for the types of the Q/DQ network.
+    """
     best = next((point for point in found if point.chosen), None)
     if best is None:
         return ("no engine is within the budget on the held-out part",)
@@ -96,7 +98,7 @@ def advise_on_front(found: Sequence[FrontPoint], max_drop: float) -> tuple[str, 
         times = f"{best.milliseconds / faster.milliseconds:.2f}×"
         lost = two_decimals(faster.drop or 0.0)
         return (f"use {other}: {faster.name} is {times} as fast, but loses {lost}, which is over the budget",)
-    return (f"INT8 is not worth it here: {other} is within the budget and just as fast",)
+    return (f"{word} is not worth it here: {other} is within the budget and just as fast",)
 
 
 def measure_losses(
@@ -117,8 +119,18 @@ def measure_losses(
     return {model.name: loss_of(found, model).drop for model in found.candidates}
 
 
-def front_points(timed: Sequence[BenchResult], lost: Mapping[str, float], max_drop: float) -> tuple[FrontPoint, ...]:
-    """Return the engines by their latency at the largest batch.
+def operator_types_of(made: Quantization) -> dict[str, str]:
+    """Return operator → int8, fp8, or float for those that could be quantized and are not."""
+    return {node: kind.value for node, kind in made.types.items()} | dict.fromkeys(made.left, "float")
+
+
+def front_points(
+    timed: Sequence[BenchResult],
+    lost: Mapping[str, float],
+    max_drop: float,
+    types: Mapping[str, Mapping[str, str]] | None = None,
+) -> tuple[FrontPoint, ...]:
+    """Return the engines by their latency at the largest batch. types: Q/DQ network → its operators' types.
 
     The chosen one is the simplest of those that are as fast as the fastest within the budget.
     """
@@ -127,7 +139,9 @@ def front_points(timed: Sequence[BenchResult], lost: Mapping[str, float], max_dr
         for subject in result.subjects:
             time = result.median(subject.name, result.batches[-1])
             if time is not None:
-                found.append(FrontPoint(engine_label(subject.name), subject.precision, lost.get(subject.name), time))
+                label = engine_label(subject.name)
+                own = next((each for name, each in (types or {}).items() if f".{name}." in label), {})
+                found.append(FrontPoint(label, subject.precision, lost.get(subject.name), time, types=own))
     found.sort(key=lambda point: point.milliseconds)
     engines = [TimedEngine(p.name, p.precision, p.milliseconds, p.drop) for p in found]
     best = fastest_within_budget([engine for engine in engines if engine.loss is not None], max_drop)

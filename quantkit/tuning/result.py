@@ -24,6 +24,8 @@ from quantkit.sensitivity.result import LayerError
 from quantkit.tuning.figure import Figure
 from quantkit.tuning.speed.candidate import EngineKind
 from quantkit.tuning.speed.result import SpeedTuning
+from quantkit.tuning.type_mix import LayerTypes
+from quantkit.values import NetworkType
 from quantkit.view import Block, Remarks, SavableDisplay, ViewTable, true_minus
 
 FORMAT = 1
@@ -48,18 +50,20 @@ class Recipe:
     """One configuration of quantization.
 
     kept: nodes that stay float in addition to those that the caller excluded, worst first. policy: None for the
-    caller's.
+    caller's. fp8: nodes that are FP8 while the others are INT8, those that save most first.
     """
 
     rule: str
     repairs: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
     policy: Policy | None = None
+    fp8: tuple[str, ...] = ()
 
     def text(self) -> str:
-        """Return for example `mse, bias, 3 float`."""
+        """Return for example `mse, bias, 2 FP8, 3 float`."""
+        fp8 = f"{len(self.fp8)} FP8" if self.fp8 else ""
         kept = f"{len(self.kept)} float" if self.kept else ""
-        parts = [self.rule, self.repairs_text(), kept, f"policy {self.policy.value}" if self.policy else ""]
+        parts = [self.rule, self.repairs_text(), fp8, kept, f"policy {self.policy.value}" if self.policy else ""]
         return ", ".join(part for part in parts if part)
 
     def repairs_text(self) -> str:
@@ -105,7 +109,7 @@ class FrontPoint:
     """A precision on a GPU, as one point of the Pareto front.
 
     drop: loss of its engine on the held-out part; None if it was not evaluated. chosen: it is the recommended one: the
-    simplest of those that are as fast as the fastest within the budget.
+    simplest of those that are as fast as the fastest within the budget. types: layer → its type, of a Q/DQ network.
     """
 
     name: str
@@ -113,6 +117,7 @@ class FrontPoint:
     drop: float | None
     milliseconds: float
     chosen: bool = False
+    types: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +162,26 @@ class Tuning(SavableDisplay):
     machine: str = ""
     speed: SpeedTuning | None = None
     """The search by time; None for the objective accuracy."""
+    type: NetworkType = NetworkType.INT8
+    """What layers may be quantized to."""
+    types: Mapping[str, str] = field(default_factory=dict)
+    """Operator → int8, fp8, or float where it has weights, in the chosen network."""
+    type_counts: tuple[int, int, int] = (0, 0, 0)
+    """Operators with weights in INT8, in FP8 and in float."""
+    layer_types: tuple[LayerTypes, ...] = ()
+    """Layers in both types; empty unless both may be used and INT8 alone missed the budget."""
+
+    @property
+    def types_text(self) -> str:
+        """Return for example `11 INT8, 2 FP8, 1 float`."""
+        return ", ".join(
+            f"{count} {kind}" for count, kind in zip(self.type_counts, ("INT8", "FP8", "float"), strict=True)
+        )
+
+    @property
+    def network_type(self) -> NetworkType:
+        """The type of the chosen network."""
+        return NetworkType.INT8 if self.type is NetworkType.MIXED and not self.chosen.recipe.fp8 else self.type
 
     @property
     def within_budget(self) -> bool:
@@ -179,8 +204,7 @@ class Tuning(SavableDisplay):
         if self.speed is not None:
             return f"{self.speed.verdict} {self.loss_sentence()}"
         recipe, tuned = self.chosen.recipe, self.tuned
-        whole = "all layers quantized" + (" except the excluded ones" if self.excluded else "")
-        stays = f"{len(recipe.kept)} of {self.layers} layers in float" if recipe.kept else whole
+        stays = self.layers_text
         untuned = "" if recipe == self.trials[0].recipe else f"; without tuning it {loss_text(self.untuned.drop)}"
         title, place = metric_title(self.metric), f"on {self.samples[1]:,} held-out samples"
         kept = two_decimals(abs(tuned.drop)) == two_decimals(0.0)
@@ -189,6 +213,18 @@ class Tuning(SavableDisplay):
         found = f"{how}: {lost} {place}{self.interval(tuned)}{untuned}"
         inside = f"This is {'within' if self.within_budget else 'over'} the budget of {self.budget}"
         return f"{found}. {inside}{self.doubt}."
+
+    @property
+    def layers_text(self) -> str:
+        """Return what layers are: `all layers quantized`, `2 of 18 layers in float`, `all layers in FP8`."""
+        recipe, word = self.chosen.recipe, self.network_type.value.upper()
+        kept = f"{len(recipe.kept)} of {self.layers} layers in float" if recipe.kept else ""
+        if recipe.fp8:
+            return "; ".join(filter(None, (f"operators with weights: {self.types_text}", kept)))
+        except_for = " except the excluded ones" if self.excluded else ""
+        if self.type is NetworkType.INT8:
+            return kept or f"all layers quantized{except_for}"
+        return f"{kept}, the others in {word}" if kept else f"all layers in {word}{except_for}"
 
     def loss_sentence(self) -> str:
         """Return what the chosen engine loses on the held-out part, and whether that is within the budget."""
@@ -205,7 +241,7 @@ class Tuning(SavableDisplay):
         that was tuned, which a table belongs to. exclude: the nodes that a table's engine keeps float."""
         stem = Path(self.model).stem
         if self.speed is None or self.speed.chosen.kind is EngineKind.QDQ:
-            return {"precision": "int8", "model": f"{stem}.int8.onnx", "table": None}
+            return {"precision": "int8", "model": f"{stem}.{self.network_type.value}.onnx", "table": None}
         if self.speed.chosen.kind is EngineKind.TABLE:
             kept = [*self.excluded, *self.chosen.recipe.kept]
             return {"precision": "int8", "model": None, "table": f"{stem}.calib", "exclude": kept}
@@ -233,7 +269,9 @@ class Tuning(SavableDisplay):
 
     def _view_(self) -> Sequence[Block]:
         head = ("step", "rule, repairs, layers", "SQNR dB", "drop", "95 % interval", "outcome")
-        kept = [f"kept in float: {', '.join(self.chosen.recipe.kept)}"] if self.chosen.recipe.kept else []
+        recipe = self.chosen.recipe
+        kept = [f"in FP8: {', '.join(recipe.fp8)}"] if recipe.fp8 else []
+        kept += [f"kept in float: {', '.join(recipe.kept)}"] if recipe.kept else []
         budget = f"a loss of at most {self.budget} of {metric_title(self.metric)}"
         return (
             f"{self.model}, tuned on {self.samples[0]:,} samples: {budget}",
@@ -281,6 +319,10 @@ def tuning_document(tuning: Tuning, report: Mapping[str, Any]) -> dict[str, Any]
         "verdict": tuning.verdict,
         "samples": {"tuning": tuning.samples[0], "holdout": tuning.samples[1]},
         "layers": tuning.layers,
+        "type": tuning.type.value,
+        "types": dict(tuning.types),
+        "type_counts": dict(zip(("int8", "fp8", "float"), tuning.type_counts, strict=True)),
+        "layer_types": [layer.document for layer in tuning.layer_types],
         "evaluations": tuning.evaluations,
         "reference": tuning.reference,
         "chosen": trial_document(tuning.chosen),
@@ -324,6 +366,7 @@ def trial_document(trial: Trial) -> dict[str, Any]:
         "rule": trial.recipe.rule,
         "repairs": list(trial.recipe.repairs),
         "kept": list(trial.recipe.kept),
+        "fp8": list(trial.recipe.fp8),
         "policy": trial.recipe.policy.value if trial.recipe.policy else None,
         "weights_in_float": trial.floats,
         "proxy_db": trial.proxy_db,

@@ -3,9 +3,10 @@
     1  the first rule, all layers quantized
     2  other rules, the best by the proxy first
     3  repairs, on the best rule: first those that need statistics alone, then all
-    4  layers kept float, worst first: by bisection as few as meet the budget; then the useless ones are quantized again
+    4  with both types: FP8 for the layers that clearly leave less noise in it (`type_mix`), in one evaluation
+    5  layers kept float, worst first: by bisection as few as meet the budget; then the useless ones are quantized again
 
-Only the last step costs anything at run time. The search ends at the first trial that meets the budget with one
+Only the last step costs float layers at run time. The search ends at the first trial that meets the budget with one
 standard error to spare, because a loss that was selected for being small underestimates the loss on other samples.
 """
 
@@ -16,12 +17,15 @@ from dataclasses import dataclass, replace
 
 from quantkit.errors import ModelError
 from quantkit.numerics import format_db
+from quantkit.quantization.rule_choice import CLEAR
 from quantkit.repairs.registry import from_statistics_alone, without_rescaling
+from quantkit.rules import kind_of, parse_rule
 from quantkit.sensitivity.result import LayerError
 from quantkit.tuning.candidates import CandidateFactory
 from quantkit.tuning.figure import Figure
 from quantkit.tuning.metric_trials import MetricTrials, loss_of
 from quantkit.tuning.result import RankingBasis, Recipe, Trial, TrialStatus
+from quantkit.tuning.type_mix import LayerTypes, mixes_of
 
 BETTER = 0.2
 """dB by which the proxy has to exceed that of the trials that failed: a smaller difference may be chance."""
@@ -37,8 +41,8 @@ IDLE = 0.3
 class SearchLimits:
     """Limits of the search.
 
-    rules: the first is the default. repairs: in order. most: fraction of the layers that may stay float. evaluations:
-    maximum number of evaluations on the tuning part.
+    rules: the first is the default. mixes: layers may be FP8 in a network of INT8. repairs: in order. most: fraction of
+    the layers that may stay float. evaluations: maximum number of evaluations on the tuning part.
     """
 
     rules: tuple[str, ...]
@@ -46,6 +50,7 @@ class SearchLimits:
     max_drop: float
     most: float
     evaluations: int
+    mixes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,7 @@ class SearchResult:
     ranking: tuple[LayerError, ...]
     ranked: RankingBasis | None
     notes: tuple[str, ...]
+    layer_types: tuple[LayerTypes, ...] = ()
 
 
 class Search:
@@ -72,20 +78,27 @@ class Search:
         self._notes: list[str] = []
         self._ranking: tuple[LayerError, ...] = ()
         self._ranked: RankingBasis | None = None
+        self._layer_types: tuple[LayerTypes, ...] = ()
 
     def run(self) -> SearchResult:
         """Try configurations until one meets the budget. Raises the errors of `quantize` and `evaluate`."""
-        self._try_first_rule() or self._try_rules() or self._try_repairs() or self._try_layers()
+        steps = (self._try_first_rule, self._try_rules, self._try_repairs, self._try_types, self._try_layers)
+        any(step() for step in steps)
         held = [trial for trial in self._trials if trial.figure is not None and self._meets_budget(trial.figure)]
         judged = [trial for trial in self._trials if trial.figure is not None]
-        chosen = (
-            min(held, key=trial_cost)
-            if held
-            else min(judged, key=lambda t: t.figure.cautious_drop if t.figure else 0.0)
-        )
+        chosen = min(held, key=trial_cost) if held else least_loss(judged)
+        if self._limits.mixes and held and not self._layer_types:
+            self._notes.append("INT8 is chosen: all layers in INT8 keep the budget, and FP8 was not tried")
         layers = len(self._factory.layers(Recipe(self._limits.rules[0])))
         return SearchResult(
-            tuple(self._trials), chosen, bool(held), layers, self._ranking, self._ranked, tuple(self._notes)
+            tuple(self._trials),
+            chosen,
+            bool(held),
+            layers,
+            self._ranking,
+            self._ranked,
+            tuple(self._notes),
+            self._layer_types,
         )
 
     # ── steps ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -137,6 +150,36 @@ class Search:
             return every
         noise = self._factory.measure([replace(base, repairs=names) for names in (every, unscaled)])
         return max(noise, key=lambda recipe: noise[recipe]).repairs
+
+    def _try_types(self) -> bool:
+        """Quantize to FP8 the layers that clearly leave less noise in it."""
+        if not self._limits.mixes:
+            return False
+        least = self._least_noise()
+        base = self._least_noise_in_both()
+        if base is None:
+            self._notes.append(f"FP8 was not tried: it has no rule of {', '.join(self._limits.rules)}")
+            return False
+        try:
+            self._layer_types = self._factory.layer_types(base)
+        except ModelError as error:  # no operator has an FP8 kernel
+            self._notes.append(f"INT8 is chosen: {error.summary}")
+            return False
+        mixes = [replace(base, fp8=nodes) for nodes in mixes_of(self._layer_types)]
+        both = f"{len(self._layer_types)} layers with kernels of both types"
+        if not mixes:
+            self._notes.append(f"INT8 is chosen: none of {both} leaves clearly less noise in FP8")
+            return False
+        self._factory.measure(mixes)
+        gains = {mix: self._factory.mix_gain(mix, least) for mix in mixes}
+        most = max(gain.db for gain in gains.values())
+        mix = next(mix for mix in mixes if gains[mix].db > most - BETTER)
+        why = f"FP8 for {len(mix.fp8)} of {both}: {gains[mix].text} at the outputs"
+        if not gains[mix].clear(CLEAR):
+            self._skip(mix, "types", f"{why}, no clear gain")
+            self._notes.append(f"INT8 is chosen: {why}, which is no clear gain")
+            return False
+        return self._try(mix, "types", why)
 
     def _try_layers(self) -> bool:
         """Keep layers float: the smallest number from the top of the ranking that meets the budget."""
@@ -238,10 +281,33 @@ class Search:
         return self._metric_trials.evaluations < self._limits.evaluations
 
     def _least_noise(self) -> Recipe:
-        """Return the recipe so far that leaves the least noise; none of them keeps layers float yet."""
-        return max(
-            (t.recipe for t in self._trials if t.recipe in self._factory.proxies), key=self._factory.proxies.__getitem__
-        )
+        """Return the recipe so far that leaves the least noise; none of them keeps layers float yet.
+
+        A mix of types counts if it was evaluated: it is not otherwise unless its gain is doubtful.
+        """
+        known = [t.recipe for t in self._trials if t.recipe in self._factory.proxies and (t.figure or not t.recipe.fp8)]
+        return max(known, key=self._factory.proxies.__getitem__)
+
+    def _least_noise_in_both(self) -> Recipe | None:
+        """Return the recipe with the least noise of those whose rule FP8 has too; None if there is none."""
+        known = [t.recipe for t in self._trials if t.recipe in self._factory.proxies and is_in_fp8(t.recipe.rule)]
+        return max(known, key=self._factory.proxies.__getitem__, default=None)
+
+
+def is_in_fp8(rule: str) -> bool:
+    """Return whether a rule chooses scales for FP8 too."""
+    return kind_of(parse_rule(rule)).in_fp8 is not None
+
+
+def least_loss(judged: Sequence[Trial]) -> Trial:
+    """Return the trial that loses least; one without FP8 where a mix is not better by more than its standard error."""
+    best = min(judged, key=lambda t: t.figure.cautious_drop if t.figure else 0.0)
+    if not best.recipe.fp8 or best.figure is None:
+        return best
+    plain = [
+        t for t in judged if not t.recipe.fp8 and t.figure and t.figure.drop <= best.figure.drop + best.figure.error
+    ]
+    return min(plain, key=trial_cost, default=best)
 
 
 def trial_cost(trial: Trial) -> tuple[int, float, float]:

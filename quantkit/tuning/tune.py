@@ -29,6 +29,7 @@ from quantkit.graph.load import changed_model
 from quantkit.graph.node_selection import node_names, select_nodes
 from quantkit.keywords.option_fields import takes_fields
 from quantkit.quantization.quantize import refuse_quantized
+from quantkit.quantization.result import Quantization
 from quantkit.quantization.scales import load_statistics_for, refuse_other_preprocess
 from quantkit.rewrites.fold_batch_norm import fold_batch_norms
 from quantkit.rules import as_rules
@@ -48,19 +49,20 @@ from quantkit.tuning.latency import (
 )
 from quantkit.tuning.metric_trials import MetricTrials, TrialRequest, holdout_parts, loss_of, trial_metric
 from quantkit.tuning.options import TuneFields, TuneOptions
-from quantkit.tuning.pareto_front import measure_front
+from quantkit.tuning.pareto_front import measure_front, operator_types_of
 from quantkit.tuning.result import Tuning
 from quantkit.tuning.search import Search, SearchLimits, SearchResult
 from quantkit.tuning.speed.engine_choice import Objective
 from quantkit.tuning.speed.tune import batches_for, refuse_without_gpu
-from quantkit.values import check_number, checked_options
+from quantkit.values import NetworkType, check_number, checked_options
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 REPORT_EVALUATIONS = 3
 """Evaluations reserved for the held-out part: the float network, the untuned and the tuned one; by time FP16's too."""
-UNTUNED, TUNED = "INT8 untuned", "INT8 tuned"
+UNTUNED = "INT8 untuned"
+"""The name of the first trial in reports, where the network is INT8."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,7 @@ def tune_and_write(
     made = search_and_report(factory, request, max_drop, options, phase)
     half = made.speed is not None and made.speed.half
     quantized = factory.quantization(made.chosen.recipe, half=half)
-    made = replace(made, excluded=excluded_nodes(source, options))
+    made = replace(made, excluded=excluded_nodes(source, options), **types_in(quantized))
     if made.speed is None:
         front = measure_front(source, made, front_networks(factory, made), request, options, phase)
         made = replace(made, front=front.points, machine=front.machine, notes=(*made.notes, *front.notes))
@@ -161,12 +163,18 @@ def excluded_nodes(source: Model, options: TuneOptions) -> tuple[str, ...]:
     return tuple(name for name in node_names(network) if name in excluded)
 
 
-def front_networks(factory: CandidateFactory, made: Tuning) -> Mapping[str, Any]:
+def front_networks(factory: CandidateFactory, made: Tuning) -> Mapping[str, Quantization]:
     """Return the Q/DQ networks of the Pareto front: that of the first trial and that of the chosen one."""
     recipes = {"untuned": made.trials[0].recipe, "tuned": made.chosen.recipe}
     if recipes["untuned"] == recipes["tuned"]:
         del recipes["untuned"]
-    return {name: factory.quantization(recipe).proto for name, recipe in recipes.items()}
+    return {name: factory.quantization(recipe) for name, recipe in recipes.items()}
+
+
+def types_in(made: Quantization) -> dict[str, Any]:
+    """Return the types of a network's operators, and the numbers of those with weights, as fields of the result."""
+    (int8, weighted), fp8 = made.int8_layers, made.fp8_layers
+    return {"types": operator_types_of(made), "type_counts": (int8, fp8, weighted - int8 - fp8)}
 
 
 def search_and_report(
@@ -181,12 +189,13 @@ def search_and_report(
     tuning, held_out = (MetricTrials(source, request, p) for p in holdout_parts(options.holdout, options.data))
     rules = tuple(rule.name for rule in as_rules(options.rules))
     reserved = REPORT_EVALUATIONS + (options.objective is not Objective.ACCURACY)
-    limits = SearchLimits(rules, options.repairs, max_drop, options.most, options.evaluations - reserved)
+    mixes = options.type is NetworkType.MIXED
+    limits = SearchLimits(rules, options.repairs, max_drop, options.most, options.evaluations - reserved, mixes)
     found = Search(factory, tuning, limits, phase).run()
     if options.objective is Objective.ACCURACY:
         phase("evaluating the held-out part")
-        report = evaluate_held_out(factory, held_out, found, max_drop)
-        return assemble_tuning(source, (tuning, held_out), found, report, max_drop)
+        report = evaluate_held_out(factory, held_out, found, max_drop, options.type)
+        return replace(assemble_tuning(source, (tuning, held_out), found, report, max_drop), type=options.type)
     with ExitStack() as held:
         folder = Path(held.enter_context(TemporaryDirectory(prefix="quantkit-")))
         lab = open_lab(source, folder, options, phase, held)
@@ -240,12 +249,15 @@ def calibrate_for_tuning(
 
 
 def evaluate_held_out(
-    factory: CandidateFactory, metric_trials: MetricTrials, found: SearchResult, max_drop: float
+    factory: CandidateFactory, metric_trials: MetricTrials, found: SearchResult, max_drop: float, kind: NetworkType
 ) -> Evaluation:
-    """Evaluate the float network, the first trial and the chosen one on the held-out part."""
+    """Evaluate the float network, the first trial and the chosen one on the held-out part. kind: what was searched."""
     first, last = found.trials[0].recipe, found.chosen.recipe
-    untuned = {} if last == first else {UNTUNED: factory.model(first)}
-    return metric_trials.evaluation({**untuned, TUNED: factory.model(last)}, max_drop)
+    plain = "FP8" if kind is NetworkType.FP8 else "INT8"
+    untuned = {} if last == first else {f"{plain} untuned": factory.model(first)}
+    return metric_trials.evaluation(
+        {**untuned, f"{'mixed' if last.fp8 else plain} tuned": factory.model(last)}, max_drop
+    )
 
 
 def assemble_tuning(
@@ -272,6 +284,7 @@ def assemble_tuning(
         evaluations=tuning.evaluations + reporter.evaluations,
         ranking=found.ranking,
         ranked=found.ranked,
+        layer_types=found.layer_types,
         rules={},
         front=(),
         notes=tuple(dict.fromkeys((*split_note(tuning, reporter), *found.notes, *report.notes))),
@@ -297,6 +310,7 @@ def tuning_provenance(
         "model": source.sha256,
         "statistics": {"data": origin.data, "samples": origin.samples, "backend": origin.backend},
         "holdout": options.holdout,
+        "type": options.type.value,
         "rules": [rule.name for rule in as_rules(options.rules)],
         "repairs": list(options.repairs),
         "policy": options.policy.value,

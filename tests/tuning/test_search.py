@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,7 @@ from quantkit.tuning.result import (
     tuning_document,
 )
 from quantkit.tuning.search import Search, SearchLimits
+from quantkit.values import QuantizedType
 from tests.support.qdq import model_of, noise
 
 DROPS = st.floats(0.0, 5.0)
@@ -406,6 +408,12 @@ class Here:
     front, device, holdout = True, 0, 0.5
 
 
+def made_of(model: Model) -> Any:
+    """A quantized network with one operator in each type."""
+    types = {"y": QuantizedType.INT8, "z": QuantizedType.FP8}
+    return SimpleNamespace(proto=model.proto, types=types, left={"v": "excluded"})
+
+
 def test_engines_are_timed_and_evaluated_on_a_gpu(
     nets: tuple[Model, Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -427,7 +435,7 @@ def test_engines_are_timed_and_evaluated_on_a_gpu(
     monkeypatch.setattr(front, "explain_no_gpu", lambda _: None)
     monkeypatch.setattr(front, "bench", bench)
     monkeypatch.setattr(front, "evaluate", evaluate)
-    networks = {"untuned": coarse.proto, "tuned": coarse.proto}
+    networks = {"untuned": made_of(coarse), "tuned": made_of(coarse)}
     made = front.measure_front(plain, tuning_of(lost(0.2)), networks, question(tmp_path, plain), Here(), lambda _: None)
     assert asked["fp32,fp16"] == ["net.onnx"]
     assert asked["int8"] == ["net.untuned.onnx", "net.tuned.onnx"]
@@ -437,8 +445,16 @@ def test_engines_are_timed_and_evaluated_on_a_gpu(
         ("fp16", 0.2, False),
         ("fp32", 0.2, False),
     ]
+    assert all(not point.types for point in made.points if point.precision != "int8")
     assert made.machine == "GPU"
     assert made.notes == ()
+
+
+def test_points_name_the_types_of_their_operators() -> None:
+    name = "net.tuned.int8.0a1b2c3d.bench.engine"
+    timed = BenchResult("GPU", True, (BenchSubject(name, "int8", 1),), (Latency(name, 32, False, 1.0, 1.0, 1.0, 9),))
+    types = {"tuned": {"y": "int8", "z": "fp8"}, "untuned": {"y": "int8"}}
+    assert [point.types for point in front.front_points([timed], {}, 0.5, types)] == [types["tuned"]]
 
 
 def test_without_a_gpu_the_weights_in_float_are_the_cost(
@@ -446,7 +462,9 @@ def test_without_a_gpu_the_weights_in_float_are_the_cost(
 ) -> None:
     asked = question(tmp_path, nets[0])
     monkeypatch.setattr(front, "explain_no_gpu", lambda _: "there is no NVIDIA driver")
-    made = front.measure_front(nets[0], tuning_of(lost(0.2)), {"tuned": nets[1].proto}, asked, Here(), lambda _: None)
+    made = front.measure_front(
+        nets[0], tuning_of(lost(0.2)), {"tuned": made_of(nets[1])}, asked, Here(), lambda _: None
+    )
     assert made.points == ()
     assert "25.0% of the weights" in made.notes[0]
 
@@ -455,7 +473,9 @@ def test_without_a_gpu_the_weights_in_float_are_the_cost(
 
     monkeypatch.setattr(front, "explain_no_gpu", lambda _: None)
     monkeypatch.setattr(front, "bench", fails)
-    made = front.measure_front(nets[0], tuning_of(lost(0.2)), {"tuned": nets[1].proto}, asked, Here(), lambda _: None)
+    made = front.measure_front(
+        nets[0], tuning_of(lost(0.2)), {"tuned": made_of(nets[1])}, asked, Here(), lambda _: None
+    )
     assert made.points == ()
     assert made.notes == ("latency was not measured: the GPU is gone",)
 

@@ -16,6 +16,13 @@ quantized_type = click.option(
     show_default=True,
     help=f"Type that tensors are quantized to: {MEANING}",
 )
+searched_type = click.option(
+    "--type",
+    metavar="int8|fp8|mixed",
+    default="int8",
+    show_default=True,
+    help=f"Type that tensors are quantized to: {MEANING} mixed: INT8, FP8 or float for each layer.",
+)
 
 
 def nodes_of_type(word: str) -> Decorator:
