@@ -12,6 +12,7 @@ from quantkit.cli import options
 from quantkit.cli.arguments import parsing
 from quantkit.cli.arguments.engine_options import tune_time
 from quantkit.cli.arguments.parsing import WHOLE
+from quantkit.cli.arguments.quantized_type import project_type
 from quantkit.cli.arguments.registry_option import MetricOption
 from quantkit.cli.arguments.verb import verb
 from quantkit.cli.arguments.worker_choice import WorkerChoice, worker_choice
@@ -35,6 +36,7 @@ NAMES = {
     "bench.batches": "--batch",
     "bench.streams": "--streams",
     "build.tune_time": "--tune-time",
+    "quantize.type": "--type",
 }
 """Key of the settings → the option that errors name instead, for options that can be wrong by themselves."""
 
@@ -63,6 +65,7 @@ NAMES = {
 )
 @options.max_drop()
 @options.rule()
+@project_type
 @options.exclude
 @options.repair("all that are possible")
 @click.option(
@@ -167,6 +170,7 @@ def run_settings(model: Path | None, config: Path | None, samples: options.DataC
         "calibrate.frame_step": samples.frame_step,
         "evaluate.frame_step": samples.frame_step,
         "calibrate.tensorrt_version": own["tensorrt_version"],
+        "quantize.type": own["type"],
         "quantize.exclude": own["exclude"] or None,
         "quantize.repairs": () if repair == "none" else parsing.parse_names(repair),
         "build.precisions": parsing.parse_names(own["precision"]),

@@ -46,8 +46,10 @@ def why_no_engines(settings: Settings) -> str | None:
 
 
 def engine_names(settings: Settings) -> tuple[str, ...]:
-    """Return the engines to build: the precisions, and that of the Q/DQ model."""
-    return tuple(dict.fromkeys((*settings.build.precisions, QDQ_ENGINE)))
+    """Return the engines to build: the precisions, and that of the Q/DQ model; none by a table with FP8."""
+    without = {"int8"} if settings.quantize.types.has_fp8 else set()
+    names = (name for name in settings.build.precisions if name not in without)
+    return tuple(dict.fromkeys((*names, QDQ_ENGINE)))
 
 
 def engine_step_name(engine: str) -> str:

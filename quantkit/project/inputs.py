@@ -19,15 +19,16 @@ from quantkit.graph.load import changed_model
 from quantkit.metrics.registry import default_metric
 from quantkit.paths import beside, is_file, is_folder, real_path
 from quantkit.project.expected_labels import ExpectedLabels, expect_labels
-from quantkit.project.settings import Settings
+from quantkit.project.settings import ENGINES, NODE_LISTS, Settings
 from quantkit.project.store import refuse_foreign_files
+from quantkit.quantization.options import QuantizeOptions
 from quantkit.quantization.quantize import refuse_quantized
 from quantkit.regular_file import regular_file_digest
 from quantkit.repairs.registry import resolve_repairs
-from quantkit.rules import as_rules
+from quantkit.rules import as_rules, rule_in_type
 from quantkit.sensitivity.exclusion_file import expand_name_files
 from quantkit.tensorrt_version import FIRST_WITHOUT_TABLES, number_text, parse_version, target_version
-from quantkit.values import ModelInput, with_free_batches
+from quantkit.values import ModelInput, QuantizedType, with_free_batches
 
 QDQ_ENGINE = "qdq"
 """Name of the Q/DQ model's engine among the precisions."""
@@ -90,16 +91,22 @@ class RunPlan:
 
     @property
     def reads_tables(self) -> bool:
-        """True if that TensorRT reads calibration tables."""
-        return int(self.version.partition(".")[0]) < FIRST_WITHOUT_TABLES
+        """True if that TensorRT reads calibration tables, and the scales are of INT8."""
+        return not self.has_fp8 and int(self.version.partition(".")[0]) < FIRST_WITHOUT_TABLES
+
+    @property
+    def has_fp8(self) -> bool:
+        """True if operators of the Q/DQ model are FP8."""
+        return self.settings.quantize.types.has_fp8
 
     def published_names(self) -> Mapping[str, str]:
         """Return kind → name of the files in the output folder."""
+        made = f"{self.stem}.{self.settings.quantize.types.network_type.value}"
         return {
             "statistics": f"{self.stem}.stats.safetensors",
             "table": f"{self.stem}.calib",
-            "model": f"{self.stem}.int8.onnx",
-            "compiled": f"{self.stem}.int8.compiled.json",
+            "model": f"{made}.onnx",
+            "compiled": f"{made}.compiled.json",
             "evaluation": "evaluation.json",
             "report": "report.html",
             "map": f"{self.stem}.map.html",
@@ -116,7 +123,7 @@ class RunPlan:
 def expand_node_files(settings: Settings) -> Settings:
     """Replace `@FILE` in the settings by the lines of the files, which determine the model. UsageError."""
     nodes = settings.quantize
-    names = {"exclude": expand_name_files(nodes.exclude), "include": expand_name_files(nodes.include)}
+    names = {name: expand_name_files(getattr(nodes, name)) for name in NODE_LISTS}
     return settings.model_copy(update={"quantize": nodes.model_copy(update=names)})
 
 
@@ -137,6 +144,8 @@ def plan_run(settings: Settings) -> RunPlan:
         notes.append(
             "accuracy is measured on the calibration data and is optimistic for INT8; pass separate data with --val"
         )
+    version = target_version_text(settings.calibrate.tensorrt_version)
+    notes += check_types(settings, version)
     labels = expect_labels(model, validation.feed, evaluation_request(settings, validation), validation.spec.applied)
     plan = RunPlan(
         expand_node_files(settings),
@@ -144,7 +153,7 @@ def plan_run(settings: Settings) -> RunPlan:
         calibration,
         validation,
         output,
-        target_version_text(settings.calibrate.tensorrt_version),
+        version,
         (*notes, *labels.notes),
         labels,
     )
@@ -215,9 +224,36 @@ def refuse_unknown_names(settings: Settings) -> None:
         raise UsageError(
             f"{len(found)} rules are given: {settings.rule}", remedy="give one rule for table and Q/DQ model"
         )
-    resolve_repairs(settings.quantize.repairs, statistics=True, data=True)
+    types = settings.quantize.types
+    alone = QuantizedType.INT8 if types.named else types.type
+    resolve_repairs(settings.quantize.repairs, statistics=True, data=True, quantized_type=alone)
     for name in settings.build.precisions:
         Precision.named(name)
+
+
+def check_types(settings: Settings, version: str) -> list[str]:
+    """Return notes on what a run with FP8 leaves out. UsageError for what FP8 has not.
+
+    version: the TensorRT that the Q/DQ model is for.
+    """
+    chosen, wanted = settings.quantize, settings.build.precisions
+    QuantizeOptions(
+        type=chosen.type, int8=chosen.int8, fp8=chosen.fp8, weights=chosen.weights, tensorrt_version=version
+    )
+    if not chosen.types.has_fp8:
+        return []
+    if settings.rule is not None:
+        rule_in_type(as_rules(settings.rule)[0], QuantizedType.FP8)
+    if "int8" in wanted and wanted != ENGINES:
+        raise UsageError(
+            "an int8 engine of the float network needs a calibration table, and a run with FP8 makes none: "
+            "it would hold scales of INT8",
+            remedy="leave int8 out of --precision (the Q/DQ model's engine is built anyway), or give --type int8",
+        )
+    notes = ["no calibration table is made: it would hold scales of INT8"]
+    if settings.gpu is not False and settings.build.tune_time > 0.0:
+        notes.append("no engine is tuned by time: that compares engines with INT8 and float layers, none with FP8")
+    return notes
 
 
 def data_source(

@@ -38,6 +38,9 @@ def model_step(steps: RunSteps, statistics: StepOutcome) -> StepOutcome:
 
     def work(folder: Path) -> tuple[str, ...]:
         options = QuantizeOptions(
+            type=chosen.type,
+            int8=chosen.int8,
+            fp8=chosen.fp8,
             rule=plan.settings.rule,
             policy=chosen.policy,
             exclude=chosen.exclude,

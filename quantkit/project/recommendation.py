@@ -62,8 +62,12 @@ def recommendation(evaluation: Evaluation, bench: BenchResult | None) -> str:
 def undecided(evaluation: Evaluation, chosen: EngineCandidate) -> str:
     """Return `Cannot tell whether INT8 is good enough: …` if there are doubts, or nothing is known about losses."""
     if evaluation.doubts:
-        return cannot_tell(evaluation.doubts)
-    return cannot_tell([unmeasured(evaluation)]) if chosen.lost is None and chosen.precision not in EXACT else ""
+        return cannot_tell(evaluation.doubts, evaluation)
+    return (
+        cannot_tell([unmeasured(evaluation)], evaluation)
+        if chosen.lost is None and chosen.precision not in EXACT
+        else ""
+    )
 
 
 def unmeasured(evaluation: Evaluation) -> str:
@@ -71,9 +75,17 @@ def unmeasured(evaluation: Evaluation) -> str:
     return f"there are no labels{'' if evaluation.scores else ', or no metric for them'}"
 
 
-def cannot_tell(reasons: Sequence[str]) -> str:
+def cannot_tell(reasons: Sequence[str], evaluation: Evaluation) -> str:
     """Return the sentence that the figures do not decide the question."""
-    return f"Cannot tell whether INT8 is good enough: {'; '.join(reasons)}."
+    return f"Cannot tell whether {types_word(evaluation)} is good enough: {'; '.join(reasons)}."
+
+
+def types_word(evaluation: Evaluation) -> str:
+    """Return what the quantized models are: `INT8`, `FP8`, or `INT8 with FP8`."""
+    found = [model for model in evaluation.candidates if model.fp8_layers]
+    if not found:
+        return "INT8"
+    return "INT8 with FP8" if any((model.int8_layers or (0, 0))[0] for model in found) else "FP8"
 
 
 def loss_budget(evaluation: Evaluation) -> float:
@@ -176,11 +188,11 @@ def unjudged_clause(model: ModelScore, evaluation: Evaluation) -> str:
 
 def why_not_int8(int8: Sequence[EngineCandidate], chosen: EngineCandidate, evaluation: Evaluation) -> str:
     """Return why INT8 is not recommended: accuracy or speed."""
-    fastest = min(int8, key=lambda choice: choice.milliseconds)
+    fastest, word = min(int8, key=lambda choice: choice.milliseconds), types_word(evaluation)
     if fastest.lost is not None and fastest.lost > loss_budget(evaluation):
         lost = loss_amount(fastest.model, evaluation)
-        return f"INT8 is not worth it here: it loses {lost}, which exceeds {budget_text(evaluation)}."
-    return f"INT8 is not worth it here: {fastest.milliseconds:.3f} ms compared with {chosen.milliseconds:.3f} ms."
+        return f"{word} is not worth it here: it loses {lost}, which exceeds {budget_text(evaluation)}."
+    return f"{word} is not worth it here: {fastest.milliseconds:.3f} ms compared with {chosen.milliseconds:.3f} ms."
 
 
 def recommend_by_accuracy(evaluation: Evaluation) -> str:
@@ -194,7 +206,7 @@ def recommend_by_accuracy(evaluation: Evaluation) -> str:
     if evaluation.doubts or not known:
         clause = loss_clause(best, evaluation).removeprefix("it ")
         reasons = evaluation.doubts or (unmeasured(evaluation),)
-        return f"{cannot_tell(reasons)} As measured, {best.name} {clause}. {later}"
+        return f"{cannot_tell(reasons, evaluation)} As measured, {best.name} {clause}. {later}"
     budget, loses = loss_budget(evaluation), f"{best.name} {loss_text(best, evaluation)}"
     if math.isinf(budget):
         decide = "; set --max-drop to decide whether that is acceptable" if known[best.name] > 0 else ""

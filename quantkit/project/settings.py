@@ -23,13 +23,19 @@ from quantkit.metrics.registry import default_metric, is_reproducible
 from quantkit.paths import exists, given_path
 from quantkit.qdq.insertion import WeightForm
 from quantkit.qdq.placement import Policy
+from quantkit.quantization.node_types import NodeTypes
 from quantkit.repairs.registry import repair_choices
+from quantkit.values import QuantizedType
 from quantkit.view import CONTROL, quoted
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 FILE = "quantkit.toml"
+ENGINES = ("fp32", "tf32", "fp16", "int8")
+"""The precisions of the engines of the float network that are built by default."""
+NODE_LISTS = ("exclude", "include", "int8", "fp8")
+"""Keys of the section `quantize` that name nodes, also by `@FILE`."""
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -53,8 +59,11 @@ class CalibrateSettings(SettingsSection):
 
 
 class QuantizeSettings(SettingsSection):
-    """How the Q/DQ model is made."""
+    """How the Q/DQ model is made. int8, fp8: nodes of the other type than `type`."""
 
+    type: QuantizedType = QuantizedType.INT8
+    int8: tuple[str, ...] = ()
+    fp8: tuple[str, ...] = ()
     policy: Policy = Policy.TENSORRT
     exclude: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
@@ -62,11 +71,16 @@ class QuantizeSettings(SettingsSection):
     weights: WeightForm | None = None
     fp16: bool = False
 
+    @property
+    def types(self) -> NodeTypes:
+        """The types of the operators. UsageError."""
+        return NodeTypes(self.type, self.int8, self.fp8)
+
 
 class BuildSettings(SettingsSection):
     """Which engines are built if there is a GPU with TensorRT."""
 
-    precisions: tuple[str, ...] = ("fp32", "tf32", "fp16", "int8")
+    precisions: tuple[str, ...] = ENGINES
     shapes: tuple[str, ...] = ()
     level: Annotated[int, Field(ge=0, le=5)] = 3
     fp16: bool = True
@@ -238,13 +252,14 @@ def resolve_setting_paths(settings: Settings, folder: Path) -> Settings:
         return tuple(f"@{folder / text[1:]}" if text.startswith("@") else text for text in texts)
 
     chosen, wanted = settings.quantize, settings.evaluate
+    lists = {name: named(getattr(chosen, name)) for name in NODE_LISTS}
     own = {"data": if_there(wanted.data), "labels": below(wanted.labels), "classes": below(wanted.classes)}
     changed = {
         "model": below(settings.model),
         "data": if_there(settings.data),
         "preprocess": if_there(settings.preprocess),
         "output": below(settings.output),
-        "quantize": chosen.model_copy(update={"exclude": named(chosen.exclude), "include": named(chosen.include)}),
+        "quantize": chosen.model_copy(update=lists),
         "evaluate": wanted.model_copy(update=own),
     }
     return settings.model_copy(update=changed)
@@ -295,6 +310,8 @@ data = {data}              # for calibration: images, .npz, or module:callable
 # skip_corrupt = true
 
 [quantize]
+# type = "fp8"             # FP8 (E4M3) for TensorRT 10 and SM89 or newer. Default: "int8"
+# int8 = ["/stem/*"]       # nodes that are INT8 all the same; fp8 = [...] where the type is "int8"
 # exclude = ["/head/*"]    # nodes that stay float; "@FILE" reads names from a file
 # repairs = ["bias"]       # any of {repairs}; [] for none. Default: all
 # fp16 = true              # the rest of the Q/DQ model in FP16, for TensorRT 11

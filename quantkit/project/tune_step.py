@@ -32,7 +32,9 @@ SPEED = "speed.json"
 
 
 def tunes(settings: Settings) -> bool:
-    """Return whether a run tunes by time: there is a GPU, and neither engines nor tuning are declined."""
+    """Return whether a run tunes by time: there is a GPU, no FP8, and neither engines nor tuning are declined."""
+    if settings.quantize.types.has_fp8:
+        return False
     return settings.gpu is not False and settings.build.tune_time > 0.0 and explain_no_gpu(0) is None
 
 

@@ -175,6 +175,18 @@ def test_for_tensorrt_11_there_is_no_table(place: Path) -> None:
     assert [m.name for m in made.evaluation.models] == ["model.onnx", "model.int8.onnx"]
 
 
+def test_fp8_has_a_model_of_its_own_and_no_table(place: Path) -> None:
+    folder = place / "net" / "model.run"
+    run(settings(evaluate=WITHOUT_LAYERS))
+    made = run(settings(evaluate=WITHOUT_LAYERS, quantize={"type": "fp8", "int8": ("stem/conv",)}, rule="minmax"))
+    assert [m.name for m in made.evaluation.models] == ["model.onnx", "model.mixed.onnx"]
+    assert made.evaluation.models[1].fp8_layers == 10
+    assert made.evaluation.models[1].int8_layers == (1, 14)
+    assert sorted(p.name for p in folder.iterdir()) == sorted([*made.files, "steps"])
+    assert "no calibration table is made: it would hold scales of INT8" in made.notes
+    assert redone(run(settings(evaluate=WITHOUT_LAYERS, quantize={"type": "fp8"}, rule="minmax")))[0] == "model"
+
+
 def test_a_run_that_fails_leaves_what_was_there(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(settings(evaluate=WITHOUT_LAYERS))
     folder = place / "net" / "model.run"
@@ -237,6 +249,14 @@ def test_the_command_reads_the_project_and_flags_go_over_it(place: Path, quantki
         ({"evaluate": {"metrics": ("top1@none",)}}, "no output 'none'"),
         ({"evaluate": {"metrics": ("none_of_mine:f",)}}, "no module 'none_of_mine'"),
         ({"evaluate": {"labels": "none.csv"}}, "none.csv"),
+        ({"quantize": {"type": "fp8"}, "calibrate": {"tensorrt_version": "8.6.1"}}, "TensorRT 8 has no FP8"),
+        (
+            {"quantize": {"type": "fp8"}, "build": {"precisions": ("int8",)}},
+            "needs a calibration table, and a run with",
+        ),
+        ({"quantize": {"fp8": ("head/*",)}, "rule": "entropy"}, "the rule entropy counts the levels of INT8"),
+        ({"quantize": {"type": "fp8", "repairs": ("round",)}}, "the repair 'round' is for INT8"),
+        ({"quantize": {"int8": ("head/*",)}}, "names nodes among others of another type"),
         ({"evaluate": {"classes": "none.txt"}}, "none.txt"),
     ],
 )
@@ -259,6 +279,7 @@ def test_what_a_late_step_would_refuse_is_refused_before_the_first(
         (["run", "net/model.onnx", "--data", "imgs", "--config", "none.toml"], 2, "none.toml"),
         (["run", "net/model.onnx", "--data", "imgs", "--exclude", "nonode", "--repair", "none"], 2, "nonode"),
         (["run", "net/model.onnx", "--data", "imgs", "--labels", "none.csv"], 1, "none.csv"),
+        (["run", "net/model.onnx", "--data", "imgs", "--type", "mixed"], 2, "--type is 'mixed'"),
         (["run", "net/model.onnx", "--data", "imgs", "--rule", "entropy,minmax"], 2, "2 rules are given"),
         (["run", "net/model.onnx", "--data", "imgs", "--precision", "int4"], 2, "int4"),
         (["run", "net/model.onnx", "--data", "imgs", "--repair", "magic"], 2, "magic"),

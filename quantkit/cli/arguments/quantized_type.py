@@ -16,6 +16,9 @@ quantized_type = click.option(
     show_default=True,
     help=f"Type that tensors are quantized to: {MEANING}",
 )
+project_type = click.option(
+    "--type", metavar="int8|fp8", help=f"Type that tensors are quantized to: {MEANING} Default: int8."
+)
 searched_type = click.option(
     "--type",
     metavar="int8|fp8|mixed",
