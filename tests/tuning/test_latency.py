@@ -93,9 +93,9 @@ def test_the_record_holds_every_candidate(gpu: Any, statistics: quantkit.Statist
     assert (speed["objective"], speed["chosen"], speed["kind"]) == ("latency", "cut", "qdq")
     assert speed["builds"] == sum(c["build_seconds"] is not None for c in speed["candidates"])
     names = [c["name"] for c in speed["candidates"]]
-    assert names[:3] == ["fp16", "default", "cut"]
+    assert names[:4] == ["fp16", "default", "table", "cut"]
     assert "table" in names
-    cut = speed["candidates"][2]
+    cut = speed["candidates"][3]
     assert len(cut["milliseconds"]["8"]["rounds"]) == 9
     assert cut["kept"] == record["chosen"]["kept"]
     assert record["provenance"]["tune_time"] == 15.0

@@ -48,7 +48,8 @@ class SpeedCandidate:
     """A candidate and what is known about it.
 
     why: the reason for trying it. predicted: its time as a fraction of FP16's, by the profiles; None if there was no
-    prediction. seconds: of the build. layers: precision → number of layers. figure: what its engine loses on the tuning
+    prediction. seconds: of the build. expected: seconds that building and timing would have taken, where no time was
+    left. layers: precision → number of layers. figure: what its engine loses on the tuning
     part; None if that was not measured. detail: more about the status.
     """
 
@@ -59,6 +60,7 @@ class SpeedCandidate:
     status: CandidateStatus = CandidateStatus.TIMED
     predicted: float | None = None
     seconds: float | None = None
+    expected: float | None = None
     layers: Mapping[str, int] = field(default_factory=dict)
     times: Mapping[int, RoundTimes] = field(default_factory=dict)
     figure: Figure | None = None
@@ -82,6 +84,7 @@ class SpeedCandidate:
             "kept": list(self.placement.kept),
             "predicted": self.predicted,
             "build_seconds": self.seconds,
+            "expected_seconds": None if self.expected is None else round(self.expected, 1),
             "layers": dict(self.layers),
             "milliseconds": {
                 str(batch): {"median": times.median, "spread": times.spread, "rounds": list(times.rounds)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -132,7 +133,15 @@ class SpeedTuning:
         }
 
 
-def time_left_note(candidates: tuple[SpeedCandidate, ...]) -> tuple[str, ...]:
-    """Return a note that names the candidates for which no time was left."""
-    names = [c.name for c in candidates if c.status is CandidateStatus.NO_TIME]
-    return (f"no time was left to build {', '.join(names)} (--tune-time)",) if names else ()
+def time_left_note(candidates: tuple[SpeedCandidate, ...], seconds: float) -> tuple[str, ...]:
+    """Return a note that names the candidates for which no time was left, and the time that would be expected to do.
+
+    seconds: that the search took.
+    """
+    left_out = [c for c in candidates if c.status is CandidateStatus.NO_TIME]
+    if not left_out:
+        return ()
+    names = ", ".join(c.name for c in left_out)
+    minutes = math.ceil((seconds + math.fsum(c.expected or 0.0 for c in left_out)) / 6.0) / 10.0
+    remedy = f"--tune-time {minutes:g} would be enough for them by the builds so far"
+    return (f"not tried, as no time was left: {names} ({remedy})",)

@@ -2,9 +2,9 @@
 
     fp16        the float network: what everything is compared with
     default     all pairs that the policy places
+    table       TensorRT chooses by a table what is INT8 (before TensorRT 11)
     cut         the cheapest split of the regions, by the layers' times in `fp16` and `default`
     cut 2 …     the cheapest split again, after the layers of the last cut were timed
-    table       TensorRT chooses by a table what is INT8 (before TensorRT 11)
     own         what TensorRT chose in `table`, as pairs
     conv-only   only convolutions
     all         all that policy `all` quantizes
@@ -51,7 +51,7 @@ NEEDED = 2
 """Engines without whose times nothing can be said: FP16 and one to compare with it."""
 TABLE_BUILD = 1.75
 """A build with a table is expected to take this many times as long as that of FP16, because it times all kernels in
-both precisions: 1.06 (ResNet-50) and 1.71 times (ResNet-20) on an H200 with TensorRT 8.6, level 2."""
+both precisions: 1.06 (ResNet-50) … 1.71 times (ResNet-20) on an H200 with TensorRT 8.6, level 2."""
 
 
 class NetworkSource(Protocol):
@@ -126,10 +126,9 @@ class SpeedSearch:
         self._build_float()
         default = SpeedPlacement((), self._policy)
         has_default = self._build_quantized(DEFAULT, default, "all pairs that the policy places", needed=True)
+        self._build_table()  # before the cuts: where time is short, what was seen to be the fastest comes first
         if has_default:
             self._cut()
-        self._build_table()
-        if has_default:
             self._take_own_choice()
         self._build_other_policies()
         self._time()
@@ -160,7 +159,7 @@ class SpeedSearch:
         if not self._lab.reads_tables:
             return
         if not self._has_time(EngineKind.TABLE):
-            self.candidates.append(replace(candidate, status=CandidateStatus.NO_TIME))
+            self._leave_untried(candidate)
             return
         self._phase(self._progress(TABLE))
         try:
@@ -188,7 +187,7 @@ class SpeedSearch:
             self.candidates.append(replace(candidate, status=CandidateStatus.SAME, detail=detail))
             return False
         if not needed and not self._has_time():
-            self.candidates.append(replace(candidate, status=CandidateStatus.NO_TIME))
+            self._leave_untried(candidate)
             return False
         self._phase(self._progress(name))
         try:
@@ -210,7 +209,7 @@ class SpeedSearch:
     def _cut(self) -> None:
         """Build the cheapest splits, each knowing what the one before did."""
         if not self._has_time():
-            self.candidates.append(SpeedCandidate(CUT, EngineKind.QDQ, SPLIT, status=CandidateStatus.NO_TIME))
+            self._leave_untried(SpeedCandidate(CUT, EngineKind.QDQ, SPLIT))
             return
         try:
             floats, quantized = self._profile(FP16), self._profile(DEFAULT)
@@ -294,14 +293,25 @@ class SpeedSearch:
         status = CandidateStatus.UNTIMED
         self.candidates = [replace(c, status=status, detail=reason) if c.name == name else c for c in self.candidates]
 
+    def _leave_untried(self, candidate: SpeedCandidate) -> None:
+        """Note that no time was left for a candidate, and what it would have taken."""
+        expected = self._expected(candidate.kind) + self._timing(1)
+        self.candidates.append(replace(candidate, status=CandidateStatus.NO_TIME, expected=expected))
+
     def _has_time(self, kind: EngineKind = EngineKind.QDQ) -> bool:
         """Return whether one more build is expected to end early enough to time all engines after it."""
-        first, *later = self._took[EngineKind.QDQ] or self._took[EngineKind.FP16]
-        expected = SLACK * max(later) if later else first
+        return self._expected(kind) + self._timing(len(self._built) + 1) <= self._limit.left
+
+    def _expected(self, kind: EngineKind) -> float:
+        """Return the seconds that one more build is expected to take."""
         if kind is EngineKind.TABLE:
-            expected = TABLE_BUILD * self._took[EngineKind.FP16][0]
-        timing = (len(self._built) + 1) * len(self._batches) * (ROUNDS * SECONDS + LOADING)
-        return expected + timing <= self._limit.left
+            return TABLE_BUILD * self._took[EngineKind.FP16][0]
+        first, *later = self._took[EngineKind.QDQ] or self._took[EngineKind.FP16]
+        return SLACK * max(later) if later else first
+
+    def _timing(self, engines: int) -> float:
+        """Return the seconds that it takes to time engines side by side."""
+        return engines * len(self._batches) * (ROUNDS * SECONDS + LOADING)
 
     def _progress(self, name: str) -> str:
         left = max(0.0, self._limit.left)

@@ -184,6 +184,7 @@ def search_speed(
     limit = limit or TimeLimit(60.0 * options.minutes)
     search = SpeedSearch(networks, lab, options.batches, limit, options.quantize.policy, phase)
     candidates: Sequence[SpeedCandidate] = search.run()
+    searched = limit.passed
     candidates, chosen = (candidates, choose_candidate(candidates)) if choose is None else choose(candidates)
     if chosen is None:
         sizes = ", ".join(map(str, options.batches))
@@ -203,5 +204,5 @@ def search_speed(
         limit=60.0 * options.minutes,
         seconds=limit.passed,
         half=lab.half,
-        notes=time_left_note(tuple(candidates)),
+        notes=time_left_note(tuple(candidates), searched),
     )

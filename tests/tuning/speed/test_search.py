@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -18,6 +19,7 @@ from quantkit.rewrites.fold_batch_norm import fold_batch_norms
 from quantkit.tuning.speed.candidate import CandidateStatus, SpeedCandidate
 from quantkit.tuning.speed.engine_choice import choose_candidate, relative_times, ties
 from quantkit.tuning.speed.lab import LabEngine
+from quantkit.tuning.speed.result import time_left_note
 from quantkit.tuning.speed.search import SpeedSearch, TimeLimit
 from tests.support.networks import BUNDLED
 from tests.support.synthetic_gpu import PlainNetworks, SyntheticLab, weighted_names
@@ -187,6 +189,26 @@ def test_the_time_limit_is_kept(seconds: float, build: float) -> None:
     assert all(c.times == {} for c in skipped)
     if seconds >= 20 * build + 60:
         assert skipped == []
+
+
+def test_the_table_is_built_first_where_time_is_short(model: Model) -> None:
+    lab = made(model, 0.5, 2.0, weighted_names(model)[6:12], seconds=10.0)
+    searched(lab, 2 * 10.0 + 1.75 * 10.0 + 3.0)
+    assert lab.built == ["fp16", "default", "table"]
+
+
+@pytest.mark.parametrize("seconds", [5.0, 35.0, 50.0])
+def test_the_note_names_a_time_that_is_enough(model: Model, seconds: float) -> None:
+    labs = [made(model, 0.5, 2.0, weighted_names(model)[6:12]) for _ in range(2)]
+    found = searched(labs[0], seconds)
+    missing = {name for name, c in found.items() if c.status is CandidateStatus.NO_TIME}
+    assert missing
+    (note,) = time_left_note(tuple(found.values()), labs[0].clock.now)
+    assert all(name in note for name in missing)
+    (minutes,) = re.findall(r"--tune-time ([\d.]+)", note)
+    again = searched(labs[1], 60.0 * float(minutes))
+    assert not missing & {name for name, c in again.items() if c.status is CandidateStatus.NO_TIME}
+    assert time_left_note(tuple(again.values())[:1], 0.0) == ()
 
 
 @given(st.integers(0, 1 << 16), st.floats(0.3, 1.5), st.sampled_from([0.0, 0.01, 0.05]))
