@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ class Shape:
     outline: tuple[tuple[int, int], ...]
     pixels: Mask
 
-    @property
+    @cached_property
     def box(self) -> tuple[int, int, int, int]:
         """x1, y1, x2, y2 around its pixels."""
         rows, columns = np.flatnonzero(self.pixels.any(1)), np.flatnonzero(self.pixels.any(0))
@@ -69,11 +70,15 @@ class Drawing:
 
 
 def fill(outline: tuple[tuple[int, int], ...]) -> Mask:
-    """The pixels inside a convex outline, clockwise on the screen."""
-    y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
-    inside = np.ones((HEIGHT, WIDTH), np.bool_)
+    """The pixels inside a convex outline, clockwise on the screen; none of them is outside of its corners' extent."""
+    across, down = zip(*outline, strict=True)
+    part = slice(max(min(down), 0), max(down) + 1), slice(max(min(across), 0), max(across) + 1)
+    inside = np.zeros((HEIGHT, WIDTH), np.bool_)
+    inside[part] = True
+    y, x = np.ogrid[0:HEIGHT, 0:WIDTH]
+    y, x = y[part[0]], x[:, part[1]]
     for (x1, y1), (x2, y2) in zip(outline, outline[1:] + outline[:1], strict=True):
-        inside &= (x2 - x1) * (y - y1) - (y2 - y1) * (x - x1) >= 0
+        inside[part] &= (x2 - x1) * (y - y1) - (y2 - y1) * (x - x1) >= 0
     return inside
 
 
@@ -104,6 +109,7 @@ def draw(seed: int) -> Drawing:
         pixels[rows.astype(int), columns.astype(int)] = random.randint(0, 256, 3)
         pixels[rows.astype(int) + 1, columns.astype(int)] = random.randint(0, 256, 3)
     shapes: list[Shape] = []
+    pixels = pixels.astype(np.float64)
     for _ in range(random.randint(1, MOST_SHAPES + 1)):
         kind = int(random.randint(len(NAMES)))
         radius = 0.5 * SIZES[0] * (SIZES[1] / SIZES[0]) ** float(random.random_sample())
@@ -114,8 +120,9 @@ def draw(seed: int) -> Drawing:
         colour = np.clip(pixels[y, x] + random.choice([-1, 1], 3) * random.randint(15, 140, 3), 0, 255)
         if all(overlap(shape.box, other.box) < 0.25 for other in shapes):
             shapes.append(shape)
-            grain = pixels - pixels.mean((0, 1))
-            pixels = np.where(shape.pixels[..., None], colour + 0.5 * grain, pixels)
+            x1, y1, x2, y2 = shape.box
+            around, inside = pixels[y1:y2, x1:x2], shape.pixels[y1:y2, x1:x2, None]
+            np.copyto(around, colour + 0.5 * (around - pixels.mean((0, 1))), where=inside)
     return Drawing(np.clip(pixels, 0, 255).astype(np.uint8), tuple(shapes))
 
 

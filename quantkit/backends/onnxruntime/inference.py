@@ -131,8 +131,8 @@ def with_outputs(model: Model, tensors: Sequence[str]) -> bytes:
             value.type.tensor_type.ClearField("shape")  # a file may declare a wrong rank, which no buffer then fits
     there = {value.name for value in (*copy.graph.output, *copy.graph.input)}
     copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors if name not in there)
-    root = root_of(model)
-    for weight in all_tensors(copy):
+    root = root_of(model) if external_files(proto) else ""
+    for weight in all_tensors(copy) if root else ():
         for entry in weight.external_data:
             if entry.key == "location":
                 # onnxruntime reads files below one folder only, and a link may lead out of the model's folder
