@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from tests.support.command_line import run_in
+import quantkit
+from tests.support.command_line import run_in, working_in
 from tests.support.networks import BUNDLED, ROOT, Command
 
 settings.register_profile("here", deadline=None)
@@ -52,18 +53,41 @@ def without_tensorrt() -> Iterator[None]:
         yield
 
 
+def copy_network(folder: Path) -> None:
+    """Write the bundled network (`net/model.onnx`) and 60 of its images (`imgs/`) into a folder."""
+    (folder / "net").mkdir()
+    for name in ("model.onnx", "preprocess.toml"):
+        shutil.copy(BUNDLED / name, folder / "net" / name)
+    for digit in range(10):
+        (folder / "imgs" / str(digit)).mkdir(parents=True)
+        for image in sorted((BUNDLED / "images" / str(digit)).iterdir())[:6]:
+            shutil.copy(image, folder / "imgs" / str(digit) / image.name)
+
+
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with the bundled network (`net/model.onnx`) and 60 of its images (`imgs/`)."""
-    (tmp_path / "net").mkdir()
-    for name in ("model.onnx", "preprocess.toml"):
-        shutil.copy(BUNDLED / name, tmp_path / "net" / name)
-    for digit in range(10):
-        (tmp_path / "imgs" / str(digit)).mkdir(parents=True)
-        for image in sorted((BUNDLED / "images" / str(digit)).iterdir())[:6]:
-            shutil.copy(image, tmp_path / "imgs" / str(digit) / image.name)
+    copy_network(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def calibration(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
+    """What calibrating the network of `place` on its images writes: table, statistics and record."""
+    folder = tmp_path_factory.mktemp("calibrated")
+    copy_network(folder)
+    with working_in(folder):
+        written = quantkit.calibrate("net/model.onnx", "imgs", output="net/model.calib", backend="onnxruntime")
+    return tuple(folder / path for path in written.files)
+
+
+@pytest.fixture
+def calibrated(place: Path, calibration: tuple[Path, ...]) -> Path:
+    """The working directory `place`, with statistics and a table of the network beside it."""
+    for path in calibration:
+        shutil.copy(path, place / "net")
+    return place
 
 
 @pytest.fixture

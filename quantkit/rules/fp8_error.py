@@ -25,6 +25,8 @@ FINE, COARSE = 64, 8
 network; and below, down to max|x|/16."""
 AROUND = 8
 """Thresholds that are tried on either side of the best one, up to its neighbours."""
+AT_ONCE = 8
+"""Thresholds whose errors are computed together: their edges stay in the cache."""
 
 
 def least_fp8_threshold(histogram: Histogram) -> float:
@@ -56,10 +58,17 @@ def fp8_squared_errors(histogram: Histogram, thresholds: NDArray[np.float64]) ->
 
     filled = np.flatnonzero(histogram.counts)
     counts = histogram.counts[filled].astype(np.float64)
-    scales = np.asarray(thresholds, np.float64)[:, None] / E4M3_LARGEST
-    low, high = (error_primitive(edges * histogram.width / scales) for edges in (filled, filled + 1.0))
-    errors: NDArray[np.float64] = (high - low) @ counts * (scales[:, 0] ** 3 / (histogram.width * histogram.elements))
-    return errors
+    scales = np.asarray(thresholds, np.float64) / E4M3_LARGEST
+    asked = np.zeros(len(histogram.counts) + 1, dtype=bool)  # a set of edges, most of which two bins share
+    asked[filled] = asked[filled + 1] = True
+    edges = np.flatnonzero(asked) * histogram.width
+    low = np.cumsum(asked)[filled] - 1
+    errors = np.empty(len(scales))
+    for start in range(0, len(scales), AT_ONCE):
+        some = slice(start, start + AT_ONCE)
+        until = error_primitive(edges / scales[some, None])
+        errors[some] = (until[:, low + 1] - until[:, low]) @ counts
+    return errors * (scales**3 / (histogram.width * histogram.elements))
 
 
 def fp8_squared_error(histogram: Histogram, threshold: float) -> float:
@@ -82,7 +91,9 @@ def error_primitive(u: NDArray[np.float64]) -> NDArray[np.float64]:
     away = places - nearest
     # Whole steps of this size from 0, less the 8 below the binade, plus what these 8 really are: a geometric series.
     least = 2.0 ** (E4M3_EXPONENT - E4M3_MANTISSA)
-    below = least**3 + (steps**3 - least**3) / 7.0
-    rounding = ((nearest + 4.0 * away**3 - 8.0) * steps**3 + 8.0 * below) / 12.0
-    result: NDArray[np.float64] = rounding + np.maximum(u - E4M3_LARGEST, 0.0) ** 3 / 3.0
+    cubes = steps * steps * steps  # `**` takes ten times as long
+    below = least**3 + (cubes - least**3) / 7.0
+    rounding = ((nearest + 4.0 * (away * away * away) - 8.0) * cubes + 8.0 * below) / 12.0
+    beyond = np.maximum(u - E4M3_LARGEST, 0.0)
+    result: NDArray[np.float64] = rounding + beyond * beyond * beyond / 3.0
     return result

@@ -54,8 +54,19 @@ def test_every_kind_of_model_compiles_and_is_int8_where_it_says(name: str, stati
 
 @pytest.mark.slow
 @pytest.mark.shared
-@pytest.mark.parametrize("fp16", [False, True])
-@pytest.mark.parametrize("name", ["resnet20", "mobilenetv2", "vit", "ultraface", "yolov8n", "mnist"])
+@pytest.mark.parametrize(
+    ("name", "fp16"),
+    [
+        ("resnet20", False),
+        ("resnet20", True),
+        ("mobilenetv2", False),
+        ("vit", True),
+        ("ultraface", False),
+        ("yolov8n", True),
+        ("mnist", False),
+        ("mnist", True),
+    ],
+)
 def test_trained_networks_compile_and_are_int8_where_they_say(
     name: str, fp16: bool, shared: Path, tmp_path: Path
 ) -> None:

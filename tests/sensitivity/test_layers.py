@@ -38,13 +38,6 @@ STATS = "net/model.stats.safetensors"
 FEW = LayersOptions(data=DataOptions(limit=8))
 
 
-@pytest.fixture
-def calibrated(place: Path) -> Path:
-    """The bundled network with statistics and a table beside it."""
-    quantkit.calibrate("net/model.onnx", "imgs", output="net/model.calib")
-    return place
-
-
 def edited(model: Model, name: str, change: Callable[[NDArray[Any]], NDArray[Any]]) -> Model:
     """A model with another initializer."""
     proto = onnx.ModelProto()
