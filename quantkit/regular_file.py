@@ -16,7 +16,7 @@ import errno
 import hashlib
 import os
 import stat
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -125,8 +125,7 @@ class FileStamp:
     @property
     def record(self) -> Stamp:
         """The stamp as records keep it."""
-        found: Stamp = astuple(self)
-        return found
+        return self.name, self.size, self.modified_ns, self.inode, self.changed_ns
 
 
 def readable_name(name: str) -> str:

@@ -20,7 +20,7 @@ import quantkit
 from tests.support.command_line import run_in, working_in
 from tests.support.networks import BUNDLED, ROOT, Command
 
-settings.register_profile("here", deadline=None)
+settings.register_profile("here", deadline=None, max_examples=50)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.register_profile("fast", deadline=None, max_examples=5)
 settings.load_profile("ci" if os.environ.get("CI") else "here")
@@ -112,7 +112,12 @@ def quantkit_json(quantkit_command: Command) -> Callable[..., Any]:
 
 WHOLE = {"docs", "bindings", "frameworks", "cli", "project", "tuning"}
 """Folders whose tests run whole commands, pages, or other people's libraries."""
-LONGEST = ("test_who_reads_the_pages_in_order", "test_a_notebook_shows", "test_the_site_builds")
+LONGEST = (
+    "test_who_reads_the_pages_in_order",
+    "test_a_notebook_shows",
+    "test_pages_run_on_a_cluster",
+    "test_the_site_builds",
+)
 SLOW_FIXTURES = {"quantkit_command", "quantkit_json", "shared"}
 
 

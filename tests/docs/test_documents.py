@@ -82,14 +82,17 @@ def run(command: str, folder: Path, **variables: str) -> str:
 
 SHELL = frozenset("|<>;&$*?[]{}()~#!\"'`\\")
 """What a shell would change in a line."""
+QUOTED = re.compile(r"(?<= )(?:'[^']*'|\"[^\"$`\\]*\")(?= |$)")
+"""A word that it leaves alone."""
 
 
 def run_quickly(command: str, folder: Path) -> str:
     """What a command prints, as `run` says it; quantkit needs no process of its own for that."""
-    program, *line = command.split()
-    if program != "quantkit" or SHELL & set(command):
+    if into := re.match(r"cd (\w+) && ", command):
+        return run_quickly(command[into.end() :], folder / into[1])
+    if not command.startswith("quantkit ") or SHELL & set(QUOTED.sub("", command)):
         return run(command, folder)
-    printed, code = transcript_in(folder, line)
+    printed, code = transcript_in(folder, shlex.split(command)[1:])
     return printed + (f"[{code}]\n" if code else "")
 
 
