@@ -231,7 +231,8 @@ def describe_worth(reference: ModelScore, candidate: ModelScore) -> list[str]:
         return [f"It is {times:.2f} times as fast as the reference on {second.where}"]
     if candidate.int8_layers is None:
         return []
-    what = "FP8" if candidate.fp8_layers else "INT8"
+    both = candidate.fp8_layers and candidate.int8_layers[0]
+    what = "INT8 with FP8" if both else "FP8" if candidate.fp8_layers else "INT8"
     return [f"{what} is not worth it here: {figures}, on {second.where}"]
 
 

@@ -166,8 +166,13 @@ class FactCollector:
         return replace(found, precision=plain, precision_from="Q/DQ", reason=why)
 
     def _is_fp8(self, card: Card) -> bool:
-        """Return whether what a card without weights reads is FP8."""
-        return any(name in self._in_fp8 for read in card.reads for name in moved_tensors(self._graph.wiring, read))
+        """Return whether what a card without weights reads is FP8, or what becomes of the values that it moves."""
+        wiring = self._graph.wiring
+        if any(name in self._in_fp8 for read in card.reads for name in moved_tensors(wiring, read)):
+            return True
+        behind = [node for name in card.writes for _, node in wiring.uses_through(name) if node.op_type == QUANTIZE]
+        made = [end for node in behind for _, end in wiring.uses(node.output[0])]
+        return bool(made) and all(end.output[0] in self._in_fp8 for end in made)
 
     def _is_quantized_behind(self, card: Card) -> bool:
         """Return whether all that reads what a card moves is a QuantizeLinear, which TensorRT moves ahead of it."""

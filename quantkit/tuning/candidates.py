@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from quantkit.data import DataOptions, open_data
 from quantkit.data.opening import whole_batches
 from quantkit.graph import Model
 from quantkit.graph.node_selection import node_names
-from quantkit.output_noise import NoiseCandidate, NoiseMeter
+from quantkit.output_noise import NoiseCandidate, NoiseMeter, OutputNoise
 from quantkit.preprocess import Preprocess
 from quantkit.progress import as_phases
 from quantkit.qdq.insertion import WeightForm
@@ -24,7 +25,7 @@ from quantkit.quantization.held_out import MeasuredNoise
 from quantkit.quantization.options import QuantizeOptions
 from quantkit.quantization.quantize import quantize
 from quantkit.quantization.result import Quantization
-from quantkit.repairs.registry import needs_data, without_rounding
+from quantkit.repairs.registry import from_statistics_alone, needs_data, without_rounding
 from quantkit.rewrites.fold_batch_norm import fold_batch_norms
 from quantkit.rules import Rule
 from quantkit.sensitivity.layer_ranking import partial_candidate, rank_layers, ranking_candidates
@@ -43,7 +44,9 @@ PROXY_SAMPLES = 64
 class TuningSource:
     """A network and everything it is quantized from.
 
-    data: the calibration data. options: the quantization options that all recipes share.
+    data: the calibration data. options: the quantization options that all recipes share. trial_data, trial_options: the
+    samples that types are compared on, which the statistics have not seen where calibration data were given; None: the
+    calibration data.
     """
 
     model: Model
@@ -52,6 +55,8 @@ class TuningSource:
     preprocess: Preprocess
     data_options: DataOptions
     options: QuantizeOptions
+    trial_data: Any = None
+    trial_options: DataOptions = field(default_factory=DataOptions)
 
 
 class CandidateFactory:
@@ -59,15 +64,24 @@ class CandidateFactory:
 
     def __init__(self, source: TuningSource, phase: Any = lambda _: None) -> None:
         self.source, self._phase = source, phase
-        limited = replace(source.data_options, limit=whole_batches(PROXY_SAMPLES, source.model.inputs))
-        feed, _ = open_data(source.data, source.model.inputs, source.preprocess, limited)
-        self._meter = NoiseMeter(source.model, feed)
+        self._meter = self._open_meter(source.data, source.data_options)
         self._quantized: dict[tuple[Recipe, WeightForm | None, bool], Quantization] = {}
         self._names = node_names(replace(source.model, proto=fold_batch_norms(source.model).proto))
         self._rules: dict[str, Rule] = {}
         self._weights_by_layer: dict[str, int] | None = None
         self.proxies: dict[Recipe, float] = {}
-        self._noises: dict[Recipe, MeasuredNoise] = {}
+
+    def _open_meter(self, data: Any, options: DataOptions) -> NoiseMeter:
+        """Return a meter on a few samples, spread evenly. DataError, ModelError."""
+        source = self.source
+        limited = replace(options, limit=whole_batches(PROXY_SAMPLES, source.model.inputs), whole=False)
+        return NoiseMeter(source.model, open_data(data, source.model.inputs, source.preprocess, limited)[0])
+
+    @cached_property
+    def _type_meter(self) -> NoiseMeter:
+        """The meter on the samples that types are compared on."""
+        source = self.source
+        return self._meter if source.trial_data is None else self._open_meter(source.trial_data, source.trial_options)
 
     @property
     def samples(self) -> int:
@@ -112,8 +126,7 @@ class CandidateFactory:
         for recipe in new:  # one at a time, because each holds a whole network in memory
             model = self.model(recipe)
             self._phase(f"measuring the noise of {recipe.text()}")
-            noise = self._meter.noise({"": NoiseCandidate(lambda model=model: model)})[""]  # type: ignore[misc]
-            self.proxies[recipe], self._noises[recipe] = noise.db, MeasuredNoise(noise.energies)
+            self.proxies[recipe] = self._noise_of(model, self._meter).db
         return {recipe: self.proxies[recipe] for recipe in recipes}
 
     def _rule(self, name: str) -> Rule:
@@ -122,15 +135,27 @@ class CandidateFactory:
             self._rules[name] = memoized_rule(name)
         return self._rules[name]
 
-    def mix_gain(self, mix: Recipe, other: Recipe) -> Gain:
-        """Return what a mix gains over another recipe, on samples that no layer's type was chosen by; both measured."""
-        return gain_on_the_other_half(self._noises[mix], self._noises[other])
+    def _noise_of(self, model: Model, meter: NoiseMeter) -> OutputNoise:
+        """Return the noise of the outputs."""
+        return meter.noise({"": NoiseCandidate(lambda: model)})[""]
+
+    def mix_gains(self, mixes: Sequence[Recipe], other: Recipe) -> dict[Recipe, Gain]:
+        """Return what mixes gain over another recipe, on samples that no layer's type was chosen by. ModelError."""
+        found = {}
+        for recipe in (other, *mixes):
+            model = self.model(recipe)
+            self._phase(f"measuring the noise of {recipe.text()}")
+            found[recipe] = MeasuredNoise(self._noise_of(model, self._type_meter).energies)
+        return {mix: gain_on_the_other_half(found[mix], found[other]) for mix in mixes}
 
     def layer_types(self, recipe: Recipe) -> tuple[LayerTypes, ...]:
-        """Return every layer that has kernels of both types, in INT8 and in FP8, without repairs. ModelError."""
-        plain = replace(recipe, repairs=(), fp8=())
-        made = self.quantization(plain, WeightForm.FLOAT)
-        options = replace(self.source.options, type=QuantizedType.FP8, rule=self._rule(recipe.rule), repairs=())
+        """Return every layer that has kernels of both types, in INT8 and in FP8. ModelError.
+
+        Those repairs of the recipe are done that both types know and that need no data: the others change the network.
+        """
+        repairs = from_statistics_alone(recipe.repairs)
+        made = self.quantization(replace(recipe, repairs=repairs, fp8=()), WeightForm.FLOAT)
+        options = replace(self.source.options, type=QuantizedType.FP8, rule=self._rule(recipe.rule), repairs=repairs)
         options = replace(options, exclude=(*options.exclude, *recipe.kept), weights=WeightForm.FLOAT)
         self._phase("quantizing to FP8")
         in_fp8 = quantize(self.source.model, statistics=self.source.statistics, options=options)
@@ -138,8 +163,10 @@ class CandidateFactory:
         models = {kind: replace(self.source.model, proto=proto, sha256="") for kind, proto in networks.items()}
         phases = as_phases(self._phase)
         phases("layers in INT8 and in FP8")
-        leaders = leaders_of_adds(fold_batch_norms(self.source.model).proto, made.types)
-        return measure_layer_types(self._meter, models, leaders, phases.count)
+        plain = replace(self.source.model, proto=fold_batch_norms(self.source.model).proto)
+        return measure_layer_types(
+            self._type_meter, plain, models, leaders_of_adds(plain.proto, made.types), phases.count
+        )
 
     def layers(self, recipe: Recipe) -> tuple[QuantizedLayer, ...]:
         """Return the layers that a recipe quantizes; repairs do not affect which these are."""

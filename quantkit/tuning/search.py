@@ -3,7 +3,7 @@
     1  the first rule, all layers quantized
     2  other rules, the best by the proxy first
     3  repairs, on the best rule: first those that need statistics alone, then all
-    4  with both types: FP8 for the layers that clearly leave less noise in it (`type_mix`), in one evaluation
+    4  with both types: FP8 for the layers that leave less noise in it (`type_mix`), in one evaluation
     5  layers kept float, worst first: by bisection as few as meet the budget; then the useless ones are quantized again
 
 Only the last step costs float layers at run time. The search ends at the first trial that meets the budget with one
@@ -79,6 +79,7 @@ class Search:
         self._ranking: tuple[LayerError, ...] = ()
         self._ranked: RankingBasis | None = None
         self._layer_types: tuple[LayerTypes, ...] = ()
+        self._mix: Recipe | None = None
 
     def run(self) -> SearchResult:
         """Try configurations until one meets the budget. Raises the errors of `quantize` and `evaluate`."""
@@ -152,7 +153,7 @@ class Search:
         return max(noise, key=lambda recipe: noise[recipe]).repairs
 
     def _try_types(self) -> bool:
-        """Quantize to FP8 the layers that clearly leave less noise in it."""
+        """Quantize to FP8 the layers that leave less noise in it, if the network clearly does on unseen samples."""
         if not self._limits.mixes:
             return False
         least = self._least_noise()
@@ -168,10 +169,9 @@ class Search:
         mixes = [replace(base, fp8=nodes) for nodes in mixes_of(self._layer_types)]
         both = f"{len(self._layer_types)} layers with kernels of both types"
         if not mixes:
-            self._notes.append(f"INT8 is chosen: none of {both} leaves clearly less noise in FP8")
+            self._notes.append(f"INT8 is chosen: none of {both} leaves less noise in FP8")
             return False
-        self._factory.measure(mixes)
-        gains = {mix: self._factory.mix_gain(mix, least) for mix in mixes}
+        gains = self._factory.mix_gains(mixes, least)
         most = max(gain.db for gain in gains.values())
         mix = next(mix for mix in mixes if gains[mix].db > most - BETTER)
         why = f"FP8 for {len(mix.fp8)} of {both}: {gains[mix].text} at the outputs"
@@ -179,6 +179,8 @@ class Search:
             self._skip(mix, "types", f"{why}, no clear gain")
             self._notes.append(f"INT8 is chosen: {why}, which is no clear gain")
             return False
+        self._factory.measure([mix])
+        self._mix = mix
         return self._try(mix, "types", why)
 
     def _try_layers(self) -> bool:
@@ -283,10 +285,10 @@ class Search:
     def _least_noise(self) -> Recipe:
         """Return the recipe so far that leaves the least noise; none of them keeps layers float yet.
 
-        A mix of types counts if it was evaluated: it is not otherwise unless its gain is doubtful.
+        A mix of types that was clearly better on unseen samples, whatever noise it leaves on those of the calibration.
         """
-        known = [t.recipe for t in self._trials if t.recipe in self._factory.proxies and (t.figure or not t.recipe.fp8)]
-        return max(known, key=self._factory.proxies.__getitem__)
+        known = [t.recipe for t in self._trials if t.recipe in self._factory.proxies]
+        return self._mix or max(known, key=self._factory.proxies.__getitem__)
 
     def _least_noise_in_both(self) -> Recipe | None:
         """Return the recipe with the least noise of those whose rule FP8 has too; None if there is none."""

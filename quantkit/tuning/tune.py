@@ -132,8 +132,10 @@ def tune_and_write(
     started = time.monotonic()
     known = calibrate_for_tuning(source, request, given, options, phase)
     spec = choose_spec(request.preprocess, source, known.data).spec
+    part = holdout_parts(options.holdout, options.data)[0]
+    own = TuningSource(source, known.statistics, known.data, spec, known.options, options.quantize)
     factory = CandidateFactory(
-        TuningSource(source, known.statistics, known.data, spec, known.options, options.quantize), phase
+        replace(own, trial_data=request.data, trial_options=replace(options.data, limit=None, part=part)), phase
     )
     made = search_and_report(factory, request, max_drop, options, phase)
     half = made.speed is not None and made.speed.half

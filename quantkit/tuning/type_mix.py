@@ -1,9 +1,10 @@
 """INT8 or FP8 layer by layer: what each layer's quantization costs in either type, and the mixes that follow.
 
-A layer goes to FP8 only if its noise alone is clearly less there than in INT8 (two standard errors of the difference).
-The noises of layers alone add up to nearly that of all, so that the layers that save most come first, and few mixes are
-left: all clear ones, and the fewest that save most of it. They are chosen on half of the samples and compared with the
-network in INT8 on the other half. A layer is an operator with weights, with the Adds that take its type.
+A layer is a candidate for FP8 if its noise alone is less there than in INT8 by a standard error of the difference. The
+noises of layers alone add up to nearly that of all, so that the layers that save most come first, and few mixes are
+left: all candidates, and the fewest that save most of it. They are chosen on half of the samples; a mix has to be
+better than the network in INT8 by two standard errors on the other half. A layer is an operator with weights, with the
+Adds that take its type.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from quantkit.qdq.partial import PartialQuantization
 from quantkit.qdq.residual_adds import leader_of_add
 from quantkit.quantization.choice_record import Gain
 from quantkit.quantization.held_out import FLOOR, MeasuredNoise, gain_over
-from quantkit.quantization.rule_choice import CLEAR
 from quantkit.sensitivity.layer_ranking import partial_candidate
 from quantkit.values import QuantizedType
 
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from quantkit.graph import Model
 
 ENOUGH = 0.9
-"""Share of the noise that all clear layers save, from which on fewer of them will do."""
+"""Share of the noise that all candidates save, from which on fewer of them will do."""
+LIKELY = 1.0
+"""Standard errors by which a layer has to be better in FP8 to be a candidate; what decides is the mix as a whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +51,9 @@ class LayerTypes:
     saved: float
 
     @property
-    def is_clear(self) -> bool:
-        """True if FP8 leaves clearly less noise."""
-        return self.saved > 0.0 and self.gain.clear(CLEAR)
+    def is_candidate(self) -> bool:
+        """True if FP8 probably leaves less noise."""
+        return self.saved > 0.0 and self.gain.clear(LIKELY)
 
     @property
     def document(self) -> dict[str, Any]:
@@ -63,21 +65,22 @@ class LayerTypes:
             "fp8_db": self.fp8_db,
             "gain_db": self.gain.db,
             "error_db": self.gain.error,
-            "fp8_is_better": self.is_clear,
+            "candidate": self.is_candidate,
         }
 
 
 def measure_layer_types(
     meter: NoiseMeter,
+    plain: Model,
     networks: Mapping[QuantizedType, Model],
     leaders: Mapping[str, str],
     count: Callable[[int, int | None], None],
 ) -> tuple[LayerTypes, ...]:
-    """Measure every layer that both networks quantize, in one pass. leaders: Add → the operator whose type it takes.
+    """Measure every layer that both networks quantize, in one pass. ModelError, DataError.
 
-    ModelError, DataError.
+    plain: the float network, whose biases the other layers have. leaders: Add → the operator whose type it takes.
     """
-    variants = {kind: PartialQuantization(network) for kind, network in networks.items()}
+    variants = {kind: PartialQuantization(network, plain) for kind, network in networks.items()}
     layers = {kind: {layer.node: layer for layer in each.layers} for kind, each in variants.items()}
     int8 = layers[QuantizedType.INT8]
     shared = [node for node in int8 if int8[node].operator in WEIGHTED and node in layers[QuantizedType.FP8]]
@@ -118,11 +121,11 @@ def gain_on_the_other_half(better: MeasuredNoise, worse: MeasuredNoise) -> Gain:
 
 
 def mixes_of(figures: Sequence[LayerTypes]) -> tuple[tuple[str, ...], ...]:
-    """Return the layers in FP8 of each mix that is worth a trial, fewest first; nothing if no layer is clear."""
-    clear = sorted((layer for layer in figures if layer.is_clear), key=lambda layer: -layer.saved)
-    nodes = tuple(layer.node for layer in clear)
-    total, sums = sum(layer.saved for layer in clear), 0.0
-    for number, layer in enumerate(clear, 1):
+    """Return the layers in FP8 of each mix that is worth a trial, fewest first; nothing without candidates."""
+    likely = sorted((layer for layer in figures if layer.is_candidate), key=lambda layer: -layer.saved)
+    nodes = tuple(layer.node for layer in likely)
+    total, sums = sum(layer.saved for layer in likely), 0.0
+    for number, layer in enumerate(likely, 1):
         sums += layer.saved
         if sums >= ENOUGH * total:
             return (nodes,) if number == len(nodes) else (nodes[:number], nodes)

@@ -13,17 +13,23 @@ import onnx
 import pytest
 
 import quantkit
+from quantkit.data import DataOptions
+from quantkit.data.splitting import HoldoutPart
 from quantkit.errors import UsageError
 from quantkit.graph import load_model
 from quantkit.output_noise import OutputNoise
 from quantkit.quantization.choice_record import Gain
+from quantkit.quantization.held_out import MeasuredNoise
+from quantkit.quantization.rule_choice import CLEAR
 from quantkit.sensitivity.exclusion_file import expand_name_files
+from quantkit.tuning import tune as tuning
+from quantkit.tuning.candidates import TuningSource
 from quantkit.tuning.figure import Figure
 from quantkit.tuning.options import RULES, TuneOptions
 from quantkit.tuning.result import Recipe, Trial, TrialStatus, Tuning
 from quantkit.tuning.search import least_loss
 from quantkit.tuning.tune import tune
-from quantkit.tuning.type_mix import LayerTypes, compare_types, leaders_of_adds, mixes_of
+from quantkit.tuning.type_mix import LayerTypes, compare_types, gain_on_the_other_half, leaders_of_adds, mixes_of
 from quantkit.values import NetworkType, QuantizedType
 from tests.support.networks import BUNDLED
 
@@ -39,26 +45,33 @@ def noise_of(energies: Sequence[float]) -> OutputNoise:
     return OutputNoise(share, 0.0, {"y": share}, {"y": (np.ones(len(noise)), noise)})
 
 
-def test_a_difference_counts_if_it_is_clear_on_the_half_that_chooses() -> None:
+def measured(energies: Sequence[float]) -> MeasuredNoise:
+    return MeasuredNoise(noise_of(energies).energies)
+
+
+def test_a_difference_counts_on_the_half_that_chooses() -> None:
     rng = np.random.default_rng(0)
     same = rng.uniform(0.01, 0.02, 64)
-    clear = compare_types("a", "Conv", noise_of(same), noise_of(same / 4))
-    assert clear.is_clear
-    assert clear.gain.db == pytest.approx(10 * np.log10(4))
-    assert clear.saved == pytest.approx(same[::2].mean() * 3 / 4)
-    assert not compare_types("a", "Conv", noise_of(same / 4), noise_of(same)).is_clear
-    assert not compare_types("a", "Conv", noise_of(same), noise_of(same)).is_clear
+    better = compare_types("a", "Conv", noise_of(same), noise_of(same / 4))
+    assert better.is_candidate
+    assert better.gain.db == pytest.approx(10 * np.log10(4))
+    assert better.saved == pytest.approx(same[::2].mean() * 3 / 4)
+    assert not compare_types("a", "Conv", noise_of(same / 4), noise_of(same)).is_candidate
+    assert not compare_types("a", "Conv", noise_of(same), noise_of(same)).is_candidate
     swapped = same.copy()
     swapped[1::2] /= 100  # better on the samples that do not choose
-    assert not compare_types("a", "Conv", noise_of(same), noise_of(swapped)).is_clear
+    assert not compare_types("a", "Conv", noise_of(same), noise_of(swapped)).is_candidate
 
 
-def test_one_sample_is_no_clear_gain() -> None:
-    int8 = np.full(64, 0.01)
-    int8[0] = 1.0
-    found = compare_types("a", "Conv", noise_of(int8), noise_of(np.full(64, 0.01)))
-    assert found.saved > 0
-    assert not found.is_clear
+def test_a_mix_is_confirmed_on_the_other_half() -> None:
+    same = np.random.default_rng(0).uniform(0.01, 0.02, 64)
+    seen, unseen, one = same.copy(), same.copy(), same.copy()
+    seen[::2] /= 4
+    unseen[1::2] /= 4
+    one[1] *= 100
+    assert gain_on_the_other_half(measured(seen), measured(same)).db == 0.0
+    assert gain_on_the_other_half(measured(unseen), measured(same)).clear(CLEAR)
+    assert not gain_on_the_other_half(measured(same), measured(one)).clear(CLEAR)  # one sample decides
 
 
 def layer(node: str, saved: float, error: float = 0.1) -> LayerTypes:
@@ -67,7 +80,7 @@ def layer(node: str, saved: float, error: float = 0.1) -> LayerTypes:
 
 def test_mixes_are_few_and_begin_with_what_saves_most() -> None:
     assert mixes_of([]) == ()
-    assert mixes_of([layer("a", -1.0), layer("b", 5.0, error=2.0)]) == ()
+    assert mixes_of([layer("a", -1.0), layer("b", 5.0, error=4.0)]) == ()
     assert mixes_of([layer("a", 1.0)]) == (("a",),)
     figures = [layer("a", 0.01), layer("b", 10.0), layer("c", -1.0), layer("d", 0.02)]
     assert mixes_of(figures) == (("b",), ("b", "d", "a"))
@@ -137,7 +150,7 @@ def test_the_files_name_the_types(mixed: tuple[Tuning, Path], broken: quantkit.S
     assert record["chosen"]["fp8"] == [LAYER]
     assert record["deploy"]["model"] == "model.mixed.onnx"
     (own,) = (each for each in record["layer_types"] if each["node"] == LAYER)
-    assert own["fp8_is_better"]
+    assert own["candidate"]
     assert own["fp8_db"] > own["int8_db"] + 10
     fp8 = expand_name_files([f"@{folder / 'model.fp8'}"])
     again = quantkit.quantize(MODEL, statistics=broken, rule="minmax", repairs=(), fp8=fp8)
@@ -168,6 +181,23 @@ def test_fp8_alone_has_its_own_rules_and_no_table(broken: quantkit.Statistics, t
     assert "all layers in FP8" in made.verdict
     assert {path.name for path in made.files} == {"model.fp8.onnx", "model.exclude", "tune.json"}
     assert made.report.models[-1].name == "FP8 tuned"
+
+
+def test_types_are_compared_on_the_part_to_tune_on(
+    broken: quantkit.Statistics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[TuningSource] = []
+
+    def stop(source: TuningSource, *_: Any) -> Any:
+        seen.append(source)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tuning, "CandidateFactory", stop)
+    options = TuneOptions(type=NetworkType.MIXED, holdout=0.3, data=DataOptions(limit=40))
+    with pytest.raises(KeyboardInterrupt):
+        tune(MODEL, IMAGES, max_drop=2.0, statistics=broken, options=options)
+    assert seen[0].trial_data == IMAGES
+    assert seen[0].trial_options.part == HoldoutPart(0.3, False, 40)
 
 
 @pytest.mark.parametrize(
