@@ -60,7 +60,7 @@ def options(**changes: Any) -> CalibrateOptions:
 
 @pytest.mark.parametrize("stop_after", [1, 2, 5])
 @pytest.mark.parametrize("mode", list(quantkit.HistogramMode))
-@pytest.mark.parametrize("memory", [1 << 30, 1 << 16], ids=["one pass", "several passes"])
+@pytest.mark.parametrize("memory", [1 << 30, 1 << 18], ids=["one pass", "several passes"])
 def test_a_resumed_run_ends_with_the_same_bytes(
     stop_after: int, mode: quantkit.HistogramMode, memory: int, place: Path
 ) -> None:
