@@ -1,11 +1,10 @@
 """The distance of networks from a reference on the same batches: noise-to-signal ratio of the outputs, in one pass.
 
-The data is processed in blocks that fit into memory. For each block the reference runs once, and every candidate is
-opened, run over the block and closed again, one candidate per thread. So memory holds one block and as many candidates
-as there are threads, regardless of the number of samples and candidates.
+The data is processed in blocks that fit into memory. For each block the reference runs once and is closed, and every
+candidate is opened, run over the block and closed again, one candidate per thread, or one on all threads where weights
+are large. So memory holds one block and few candidates, regardless of the number of samples and candidates.
 
 Outputs that a TopK or an NMS selects are measured before the selection, which small errors may change altogether.
-
 The energies of a batch are added up exactly, so that totals of parts of the data add up to those of all of it.
 
 The measure is the signal-to-quantization-noise ratio, 10·log10(Σ ref² / Σ (ref − out)²). For several outputs the ratios
@@ -19,15 +18,18 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from quantkit.backends.session import Runner, Session, SessionOpener, open_session
+from quantkit.backends.session import Session, SessionOpener, open_session
 from quantkit.data import Feed
 from quantkit.errors import DataError, ModelError
 from quantkit.graph import Model
+from quantkit.graph.save import weight_bytes
 from quantkit.graph.selected_outputs import comparable_tensors
+from quantkit.graph.weight_store import return_freed_memory
 from quantkit.metrics.heads.facts import example_facts
 from quantkit.metrics.heads.find import find_head
 from quantkit.metrics.heads.head import Head, HeadQuestion
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
 
 MeasuredBatch: TypeAlias = "tuple[Batch, Mapping[str, Array], int]"
 """A batch, the outputs of the reference, and the number of samples."""
+AT_ONCE = 64 << 20
+"""Bytes of weights of the candidates that run at once; one that has more runs alone, on all threads."""
 KEPT = 64 << 20
 """Bytes of inputs and outputs that a meter keeps for its next call."""
 BLOCK = 256 << 20
@@ -186,21 +190,19 @@ class NoiseMeter:
     ) -> None:
         self._reference, self._feed = reference, feed
         self._threads = threads or min(8, os.cpu_count() or 1)
+        self._at_once = max(1, min(self._threads, AT_ONCE // max(weight_bytes(reference.proto), 1)))
         self._open_session = open_session
         places = comparable_tensors(reference.proto.graph, reference.outputs)
-        wanted = tuple(dict.fromkeys(tensor for tensors in places.values() for tensor in tensors))
-        self._session: Session | None = open_session(reference, wanted, threads=self._threads)
+        wanted = dict.fromkeys(chain(*places.values()))
+        self._session: Session | None = open_session(reference, tuple(wanted), threads=self._threads)
         self.outputs = self._session.tensors
         """The tensors that are measured: the float outputs, or what a selection before them reads."""
         replaced = [name for name, tensors in places.items() if tensors != (name,)]
-        self._selection_notes: tuple[str, ...] = (
-            (
-                f"outputs {', '.join(replaced)} hold selected values or their places (TopK, NMS, ArgMax): "
-                f"measured instead is what the selection reads: {', '.join(self.outputs)}",
-            )
-            if replaced
-            else ()
+        selection = (
+            f"outputs {', '.join(replaced)} hold selected values or their places (TopK, NMS, ArgMax): "
+            f"measured instead is what the selection reads: {', '.join(self.outputs)}"
         )
+        self._selection_notes = (selection,) if replaced else ()
         if not self.outputs:
             raise ModelError(
                 f"{reference.path} has no float output: noise cannot be measured",
@@ -216,9 +218,8 @@ class NoiseMeter:
     @property
     def notes(self) -> tuple[str, ...]:
         """Remarks on outputs that are measured elsewhere, or of which NaN was left out."""
-        names = ", ".join(sorted(self._missing))
-        left_out = f"outputs hold NaN without quantization: {names}; NaN in the same places does not count"
-        return (*self._selection_notes, *([left_out] if names else []))
+        left_out = "outputs hold NaN without quantization: {}; NaN in the same places does not count"
+        return (*self._selection_notes, *([left_out.format(", ".join(sorted(self._missing)))] if self._missing else []))
 
     def noise(
         self, candidates: Mapping[str, NoiseCandidate], done: Callable[[int, int | None], None] = lambda _, __: None
@@ -240,7 +241,7 @@ class NoiseMeter:
         feed, totals = feed or self._feed, NoiseTotals.of(candidates)
         seen = list[int]()
         total = None if feed.samples is None else feed.samples * len(candidates)
-        pool = ThreadPoolExecutor(self._threads, "quantkit-noise")
+        pool = ThreadPoolExecutor(self._at_once, "quantkit-noise")
         try:
             for block in self._blocks(feed, totals):
                 self._run_block(pool, block, candidates, totals.sums, seen, lambda: done(sum(seen), total))
@@ -279,9 +280,8 @@ class NoiseMeter:
         report: Callable[[], None],
     ) -> None:
         stop: list[None] = []
-        futures: set[Future[None]] = {
-            pool.submit(self._run, candidate, block, sums[name], stop, seen) for name, candidate in candidates.items()
-        }
+        runs = (pool.submit(self._run, candidate, block, sums[n], stop, seen) for n, candidate in candidates.items())
+        futures: set[Future[None]] = set(runs)
         try:
             while futures:
                 ready, futures = wait(futures, timeout=0.2, return_when=FIRST_COMPLETED)
@@ -305,9 +305,8 @@ class NoiseMeter:
             return
         model = candidate.make()
         wanted = tuple(dict.fromkeys((*self.outputs, *(candidate.pair or ()))))
-        session = self._open_session(model, wanted)
-        missing = [name for name in wanted if name not in session.tensors]
-        if missing:
+        session = self._open_session(model, wanted, threads=self._threads // self._at_once)
+        if missing := [name for name in wanted if name not in session.tensors]:
             raise ModelError(
                 f"{model.path}: {missing[0]} is not a float output of the quantized network",
                 remedy="quantize the same network as the reference",
@@ -325,6 +324,8 @@ class NoiseMeter:
                 own, ideal = candidate.pair
                 sums.add(own, found[ideal], found[own])
             seen.append(samples)
+        del run, session
+        return_freed_memory()
 
     def _parts(self, name: str, exact: Array, other: Array) -> Mapping[str, tuple[Array, Array]]:
         """Return what is compared of an output: itself, or the boxes and the scores in the rows of a detector."""
@@ -339,11 +340,17 @@ class NoiseMeter:
             facts = example_facts(exact, self._reference.proto.graph)
             self._head = find_head(HeadQuestion(facts, network_facts(self._reference.metadata)))
 
-    def _runner(self) -> Runner:
-        """Return a runner of the reference."""
+    def _run_reference(self, feeds: Batch) -> Mapping[str, Array]:
+        """Run the reference once; it is opened where it is not."""
         if self._session is None:
             self._session = self._open_session(self._reference, self.outputs, threads=self._threads)
-        return self._session.runner()
+        return self._session.runner()(feeds)
+
+    def _closed(self, block: list[MeasuredBatch]) -> list[MeasuredBatch]:
+        """Close the reference, with its weights and the memory of a run, before candidates run over a block."""
+        self._session = None
+        return_freed_memory()
+        return block
 
     def _blocks(self, feed: Feed, totals: NoiseTotals) -> Iterator[list[MeasuredBatch]]:
         """Yield lists of batches with the reference's outputs, each list as long as memory allows.
@@ -359,9 +366,8 @@ class NoiseMeter:
             return
         block = []
         size, blocks = 0, 0
-        run = self._runner()
         for portion in feed.portions():
-            exact = dict(run(portion.batch))
+            exact = dict(self._run_reference(portion.batch))
             self._find_head(exact)
             for name, values in exact.items():
                 missing = np.isnan(values)
@@ -371,14 +377,12 @@ class NoiseMeter:
             block.append((portion.batch, exact, portion.samples))
             size += sum(values.nbytes for values in (*portion.batch.values(), *exact.values()))
             if size >= BLOCK:
-                yield block
+                yield self._closed(block)
                 block, size, blocks = [], 0, blocks + 1
         if block and not blocks and size < KEPT and feed is self._feed:
             self._kept = block, NoiseTotals({}, totals.samples, set(totals.missing), set(totals.defined))
-            self._session = None  # with its weights, and the memory of a run
-            del run
         if block:
-            yield block
+            yield self._closed(block)
 
 
 def output_key(name: str) -> str:

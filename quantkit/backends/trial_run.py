@@ -24,6 +24,7 @@ from quantkit.graph.model import Model
 from quantkit.graph.operators import ONNX_DOMAINS
 from quantkit.graph.save import ONE_FILE
 from quantkit.graph.subgraphs import all_nodes
+from quantkit.graph.weight_store import return_freed_memory
 from quantkit.numerics import LEVELS, format_db, noise_decibels, noise_share
 from quantkit.values import Batch, ModelInput
 
@@ -100,12 +101,14 @@ def try_network(
         why = cause_of(error, reference)
         return Trial(untried=f"onnxruntime does not run the network that it was made from ({why})")
     try:
+        return_freed_memory()
         outputs = run_once(made, feeds_used)
     except ModelError as error:
         raise ModelError(
             f"{target.name}: the network that would be written does not run: {cause_of(error, made)}",
             remedy="keep it as it was; onnxruntime runs that one",
         ) from None
+    return_freed_memory()
     return compare_outputs_of(target, exact, outputs, made_up=not feeds)
 
 
@@ -127,7 +130,7 @@ def try_alone(made: Model) -> Trial:
 def run_reference(reference: Model, tries: Iterator[Batch] | Sequence[Batch]) -> tuple[Batch, Mapping[str, Array]]:
     """Return the first input that the network runs on, and its outputs. ModelError of the first, if there is none."""
     failure: ModelError | None = None
-    session = open_session(reference, reference.outputs, threads=0, any_type=True)
+    session = open_session(reference, reference.outputs, threads=0, any_type=True, once=True)
     for feeds in tries:
         try:
             outputs = session.runner()(feeds)
@@ -139,7 +142,7 @@ def run_reference(reference: Model, tries: Iterator[Batch] | Sequence[Batch]) ->
 
 def run_once(model: Model, feeds: Batch) -> Mapping[str, Array]:
     """Return the outputs of a network, whose inputs may have another precision than `feeds`. ModelError."""
-    run = open_session(model, model.outputs, threads=0, any_type=True).runner()
+    run = open_session(model, model.outputs, threads=0, any_type=True, once=True).runner()
     return run({i.name: feeds[i.name].astype(i.dtype, copy=False) for i in model.inputs})
 
 

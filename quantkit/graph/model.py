@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from quantkit.graph.identity import external_files
 from quantkit.graph.masked_scores import masked_scores
@@ -38,11 +38,22 @@ class ReadFile:
     weights: tuple[FileStamp, ...] = ()
 
 
+class WeightPlace(Protocol):
+    """A folder that weights are moved to (`quantkit.graph.weight_store`)."""
+
+    folder: Path
+
+    def put(self, model: Model) -> Model:
+        """Return the network with its weights in files of the folder."""
+
+
 @dataclass(frozen=True, slots=True)
 class Model:
     """A model that was read and checked. `proto` has no external weights loaded and is never edited in place.
 
-    file_names: node → its name in the file, for nodes that got another because several had the same.
+    file_names: node → its name in the file, for nodes that got another because several had the same. store: where its
+    weights lie while it is worked on; None: inside it, or where its file has them. stored: its files there, which are
+    removed with the last network that has them.
     """
 
     path: Path
@@ -50,6 +61,12 @@ class Model:
     sha256: str
     file_names: Mapping[str, str] = field(default_factory=dict)
     read: ReadFile = field(default=ReadFile(), compare=False, repr=False)
+    store: WeightPlace | None = field(default=None, compare=False, repr=False)
+    stored: tuple[Any, ...] = field(default=(), compare=False, repr=False)
+
+    def with_weights_stored(self) -> Model:
+        """Return the network with its weights in its store, if it has one. OutputError."""
+        return self if self.store is None else self.store.put(self)
 
     @property
     def inputs(self) -> tuple[ModelInput, ...]:
@@ -83,7 +100,7 @@ class Model:
     @property
     def folder(self) -> Path:
         """The folder of external weights."""
-        return weights_folder(self.path, self.proto)
+        return self.store.folder if self.store else weights_folder(self.path, self.proto)
 
 
 def weights_folder(path: Path, proto: onnx.ModelProto) -> Path:

@@ -74,13 +74,11 @@ def data_path(output: Path) -> Path:
 
 def needs_data_file(proto: onnx.ModelProto) -> bool:
     """Return whether weights need a file of their own."""
-    sizes = 0
-    for tensor in all_tensors(proto):
-        if is_external(tensor):
-            return True
-        sizes += len(tensor.raw_data)
-    # A message of 2 GB has no ByteSize; what is not raw is negligible beside that.
-    return sizes > ONE_FILE or proto.ByteSize() > ONE_FILE
+    if any(map(is_external, all_tensors(proto))):
+        return True
+    large = sum(tensor_size(tensor) for tensor in proto.graph.initializer if tensor_size(tensor) >= SMALL)
+    # To know its size, protobuf writes a message, which takes three times its memory; one of 2 GB has none.
+    return large > ONE_FILE or large + without_values(proto).ByteSize() > ONE_FILE
 
 
 def refuse_source_weights(proto: onnx.ModelProto, folder: Path, files: tuple[Path, ...]) -> None:
@@ -152,10 +150,16 @@ def tensor_size(tensor: onnx.TensorProto) -> int:
     return int(math.prod(tensor.dims)) * item
 
 
+def weight_bytes(proto: onnx.ModelProto) -> int:
+    """Return the size of the values of a network's initializers in bytes, wherever they lie."""
+    return sum(map(tensor_size, proto.graph.initializer))
+
+
 def without_values(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy of a model whose large initializers have names, types and shapes, but no values."""
     copy: onnx.ModelProto = copy_without(proto, "graph")
     copy.graph.CopyFrom(copy_without(proto.graph, "initializer"))
     for weight in proto.graph.initializer:
-        copy.graph.initializer.append(weight if len(weight.raw_data) < SMALL else copy_without(weight, "raw_data"))
+        large = weight.HasField("raw_data") and tensor_size(weight) >= SMALL
+        copy.graph.initializer.append(copy_without(weight, "raw_data") if large else weight)
     return copy

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from quantkit.errors import ModelError
+from quantkit.graph.dead_nodes import names_read_by
+from quantkit.graph.messages import copy_without
 from quantkit.graph.model import Model
 from quantkit.graph.names import tensor_names
 from quantkit.graph.weights import weight_values
 from quantkit.qdq.grid import Grid
-from quantkit.qdq.pairs import StoredWeight
+from quantkit.qdq.pairs import StoredWeight, find_pairs
 
 if TYPE_CHECKING:
     import onnx
@@ -60,6 +62,27 @@ def restore_weights(model: Model, stored: Iterable[StoredWeight]) -> RestoredWei
             sources.setdefault(item.source, []).append(once[key])
         weights[item.dequantized] = once[key]
     return RestoredWeights(weights, {source: tuple(made) for source, made in sources.items()})
+
+
+def with_float_weights(model: Model) -> onnx.ModelProto:
+    """Return a copy of a network whose stored weights are floats, the numbers that DequantizeLinear makes.
+
+    It computes the same. A runtime that folds DequantizeLinear into weights makes several copies of them on the way.
+    ModelError if a weight is damaged.
+    """
+    from onnx import numpy_helper
+
+    stored = {item.dequantized: item for item in find_pairs(model).stored}
+    copy: onnx.ModelProto = copy_without(model.proto, "graph")
+    copy.graph.CopyFrom(copy_without(model.proto.graph, "node", "initializer"))
+    copy.graph.node.extend(node for node in model.proto.graph.node if stored.keys().isdisjoint(node.output))
+    sources = {item.source for item in stored.values()}
+    read = {name for node in copy.graph.node for name in names_read_by(node)} | set(model.outputs)
+    kept = (tensor for tensor in model.proto.graph.initializer if tensor.name in read or tensor.name not in sources)
+    copy.graph.initializer.extend(kept)
+    for name, item in stored.items():
+        copy.graph.initializer.append(numpy_helper.from_array(dequantize_weight(item, model), name))
+    return copy
 
 
 def refuse_oversized(model: Model, stored: Iterable[StoredWeight]) -> None:

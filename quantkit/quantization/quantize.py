@@ -22,6 +22,7 @@ from quantkit.graph import AnyModel, Model, load_model, refuse_changed_weights, 
 from quantkit.graph.model import default_opset
 from quantkit.graph.node_selection import select_nodes
 from quantkit.graph.save import stage_model
+from quantkit.graph.weight_store import WeightStore, take_stored_weights
 from quantkit.keywords.option_fields import takes_fields
 from quantkit.linting.rules.parsing.clip_apart import without_misread_clips
 from quantkit.paths import given_path
@@ -116,7 +117,8 @@ def quantize(
         if not options.force and (found := reuse_quantized(target, inputs)) is not None:
             return found
         check_destinations(saved_files(source.proto, target), force=options.force)
-    with claimed_outputs([] if target is None else [target]):
+    with claimed_outputs([] if target is None else [target]), WeightStore() as store:
+        source = store.put(source)
         made = quantize_in_memory(source, scale_source, target, options, as_phases(phase))
         return made if target is None else write_quantized(made, source, scale_source.data, target, inputs, options)
 
@@ -137,12 +139,14 @@ def quantize_in_memory(
     prepared = prepare_model(source, network, scale_source, options, choices, phase)
     folded = tuple(plain.folded)
     del plain, network  # repaired weights are a second copy, and the first is not needed any more
-    source = replace(source, proto=prepared.network.proto)
+    source = prepared.network
     phase("inserting Q/DQ")
     scales = prepared.scales
     made = insert_qdq(prepared.network, scales.typed, prepared.choices, options.form)
     kind = NetworkType.of(made.types.values())
     form = options.form if options.form is WeightForm.FLOAT else WeightForm(kind.value)
+    source = replace(source, proto=made.proto).with_weights_stored()
+    made = replace(made, proto=source.proto)
     proto, notes = finish_model(source, made, scales, options, prepared)
     notes += prepared.notes + shared_scale_notes(scales, made.typed_pairs)
     notes += describe_left_out(scale_source.data.unreadable) if scale_source.data else ()
@@ -154,6 +158,9 @@ def quantize_in_memory(
         notes += trial.notes
     refuse_changed_weights(source)
     phase("writing")
+    int8_layers = count_int8_layers(replace(source, proto=proto, sha256=""))
+    fp8_layers = count_fp8_layers(replace(source, proto=proto, sha256=""))
+    take_stored_weights(proto, source)
     return Quantization(
         proto=proto,
         pairs=made.pairs,
@@ -171,8 +178,8 @@ def quantize_in_memory(
         opset=default_opset(proto),
         notes=notes,
         files=(),
-        int8_layers=count_int8_layers(replace(source, proto=proto, sha256="")),
-        fp8_layers=count_fp8_layers(replace(source, proto=proto, sha256="")),
+        int8_layers=int8_layers,
+        fp8_layers=fp8_layers,
         trial=trial,
         held_out=prepared.held_out,
     )

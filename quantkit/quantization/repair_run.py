@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from math import prod
 from typing import Any
 
 from quantkit.backends.session import SessionOpener, open_session
 from quantkit.calibration.calibrate import calibrate
+from quantkit.calibration.memory_plan import slice_batch, slice_shapes
 from quantkit.calibration.options import CalibrateOptions
-from quantkit.data import DataOptions, open_data
+from quantkit.data import DataOptions, Portion, open_data
 from quantkit.data.opening import whole_batches
 from quantkit.data.preprocess_choice import AnyPreprocess, choose_spec
-from quantkit.errors import ModelError
-from quantkit.graph import Model, write_model
+from quantkit.graph import Model
+from quantkit.graph.identity import model_identity
+from quantkit.graph.shape_inference import shapes_for_inputs
+from quantkit.graph.weight_store import return_freed_memory
 from quantkit.preprocess import Preprocess
 from quantkit.progress import PhaseProgress, Phases
 from quantkit.qdq.insert import plan_quantization
@@ -28,6 +30,8 @@ from quantkit.values import Batch
 
 ROUNDING_SAMPLES = 256
 """Samples that adaptive rounding looks at; more changed no network's error by 0.1 dB."""
+OBSERVED = 32 << 20
+"""Bytes of tensors that are observed at once, where batches may be divided."""
 SILENT = Phases()
 
 
@@ -65,23 +69,18 @@ class RepairedNetwork:
 def collect_network_statistics(
     network: Model, data: NetworkSamples, excluded: frozenset[str], phase: Phases
 ) -> Statistics:
-    """Collect statistics of a network that is in memory. excluded: nodes that stay float. Errors name its own file."""
-    with TemporaryDirectory(prefix="quantkit-") as folder:
-        path = Path(folder) / network.path.name
-        write_model(network.proto, network.folder, path)
-        options = CalibrateOptions(data=data.options, backend="onnxruntime", exclude=tuple(sorted(excluded)))
-        try:
-            made = calibrate(
-                path,
-                data.source,
-                rule="minmax",
-                preprocess=data.preprocess,
-                options=options,
-                progress=PhaseProgress(phase),
-            )
-        except ModelError as error:
-            problem = error.problem.replace(str(path), str(network.path))
-            raise ModelError(problem, remedy=error.remedy) from None
+    """Collect statistics of a network that is in memory. excluded: nodes that stay float."""
+    options = CalibrateOptions(data=data.options, backend="onnxruntime", exclude=tuple(sorted(excluded)))
+    known = replace(network, sha256=model_identity(network.proto, network.folder, str(network.path)))
+    made = calibrate(
+        known,
+        data.source,
+        rule="minmax",
+        preprocess=data.preprocess,
+        options=options,
+        progress=PhaseProgress(phase),
+    )
+    return_freed_memory()
     data.unreadable.update(made.skipped)
     assert made.statistics is not None, "bug in quantkit: onnxruntime gives statistics"
     return made.statistics
@@ -125,22 +124,31 @@ def apply_repair(
     amax = {name: h.amax for name, h in statistics.histograms.items()}
     largest = {kind: {name: most / kind.largest for name, most in amax.items()} for kind in choices.types}
     plan = plan_quantization(network, TypedScales(largest), choices)
-    observe = None if data is None else tensor_observer(network, data, phase)
+    observe = None if data is None else tensor_observer(network, data, phase, sliced=bool(statistics.origin.slice))
     outcome = repair.apply(RepairInput(network, statistics, plan, observe, rounds_weights, made.unrounded, phase))
     unrounded = made.unrounded or network if repair.rounds_weights else made.unrounded
-    network = replace(network, proto=outcome.proto)
+    network = replace(network, proto=outcome.proto).with_weights_stored()
     if repair.rescales and outcome.gains:
         assert data is not None, "bug in quantkit: a repair that rescales needs data"
         again = True
         phase("collecting statistics again")
         statistics = collect_network_statistics(network, data, choices.exclude, phase)
+    return_freed_memory()
     return RepairedNetwork(network, statistics, {**made.done, repair.name: repair.report(outcome)}, again, unrounded)
 
 
 def tensor_observer(
-    network: Model, data: NetworkSamples, phase: Phases = SILENT, open_session: SessionOpener = open_session
+    network: Model,
+    data: NetworkSamples,
+    phase: Phases = SILENT,
+    open_session: SessionOpener = open_session,
+    *,
+    sliced: bool = False,
 ) -> Observe:
-    """Return a function that runs a network and yields its tensors batch by batch, from the start each time."""
+    """Return a function that runs a network and yields its tensors batch by batch, from the start each time.
+
+    sliced: the network treats samples on their own, so that batches may be divided where their tensors are large.
+    """
 
     def observe(names: Sequence[str]) -> Iterator[Batch]:
         limit = whole_batches(min(data.options.limit or ROUNDING_SAMPLES, ROUNDING_SAMPLES), network.inputs)
@@ -152,9 +160,20 @@ def tensor_observer(
         run = open_session(network, tensors, threads=data.options.threads).runner()
         seen = 0
         for portion in feed.portions():
-            yield {**portion.batch, **run(portion.batch)}
-            seen += portion.samples
-            phase.count(seen, feed.samples)
+            size = slice_size(network, names, portion) if sliced else 0
+            for batch, samples in slice_batch(portion.batch, portion.samples, size, portion.axes):
+                yield {**batch, **run(batch)}
+                seen += samples
+                phase.count(seen, feed.samples)
         data.unreadable.update(feed.unreadable)
 
     return observe
+
+
+def slice_size(network: Model, tensors: Sequence[str], portion: Portion) -> int:
+    """Return how many samples of a batch have `OBSERVED` bytes of tensors; one that is not known counts as the largest
+    that is."""
+    shapes = shapes_for_inputs(network, tensors, slice_shapes(portion.batch, portion.samples, 1, portion.axes))
+    known = [4 * prod(shape) for shape in shapes.values() if shape is not None]
+    held = sum(known) + (len(shapes) - len(known)) * max(known, default=0)
+    return max(1, OBSERVED // max(held, 1))

@@ -13,7 +13,7 @@ Source: Nagel et al. 2019 (arXiv 1906.04721) §4.2, with measured means instead 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,7 @@ from quantkit.repairs.group_steps import attribute
 from quantkit.repairs.half_range import BEYOND
 from quantkit.repairs.linking import Shape
 from quantkit.repairs.repair import Needs, Repair, RepairInput, RepairOutcome
+from quantkit.repairs.rounding import row_blocks
 from quantkit.repairs.weighted_layers import PatchGeometry, WeightedLayer, weighted_layers
 from quantkit.values import QuantizedType
 
@@ -72,14 +73,14 @@ def correct_biases(
             skipped[layer.name] = reason or ""
             continue
         quantized_type = QuantizedType.FP8 if layer.name in fp8 else QuantizedType.INT8
-        error = grid_error(editor, layer, origin, before, quantized_type)
-        means, squares = column_moments(layer, figures, sizes.get(layer.tensor, ()))
-        shift = -np.einsum("grk,gk->gr", error, means).reshape(-1)
+        moments = column_moments(layer, figures, sizes.get(layer.tensor, ()))
+        shift, spread = error_moments(grid_errors(editor, layer, origin, before, quantized_type), *moments)
         added = add_to_bias(editor, layer, place, shift)
         if added is None:
             skipped[layer.name] = BEYOND
             continue
-        gains[layer.name] = predict_correction_gain(error, means, squares, shift)
+        mean = float((shift**2).sum())
+        gains[layer.name] = improvement_db(spread + mean, spread) if spread > 0 else 0.0
         shifts[layer.name] = added
     return RepairOutcome(editor.finished(), gains, skipped, shifts)
 
@@ -139,31 +140,57 @@ def locate_bias(editor: WeightEditor, layer: WeightedLayer, sizes: Mapping[str, 
     return BiasPlace(reader, place, 1 if reader.op_type == "Add" else -1)
 
 
-def grid_error(
+def grid_errors(
     editor: WeightEditor,
     layer: WeightedLayer,
     origin: WeightEditor | None,
     before: Mapping[str, WeightedLayer],
     quantized_type: QuantizedType,
-) -> NDArray[np.float64]:
-    """Return Ŵ − W as rows [G, R, K]: the weight on its grid minus the original."""
+) -> Iterator[tuple[int, NDArray[np.float64]]]:
+    """Yield Ŵ − W in blocks of rows: the group, and the weight on its grid minus the original [rows, K]."""
     weight = editor.values(editor.weight_of(layer.node, layer.place))
-    rows, scales = layer.rows(weight).astype(np.float64), layer.scales(weight)[..., None].astype(np.float64)
-    if quantized_type is QuantizedType.FP8:
-        scales = scales * LEVELS / quantized_type.largest
-        grid = round_to_e4m3(rows / scales).astype(np.float64) * scales
-    else:
-        grid = np.clip(np.rint(rows / scales), -LEVELS, LEVELS) * scales
-    if origin is None:
-        return np.asarray(grid - rows)
+    rows, scales = layer.rows(weight), layer.scales(weight)
+    exact = rows if origin is None else original_rows(layer, origin, before, weight.shape)
+    for group in range(len(rows)):
+        for part in row_blocks(rows.shape[1:]):
+            values = rows[group, part].astype(np.float64)
+            steps = scales[group, part, None].astype(np.float64)
+            if quantized_type is QuantizedType.FP8:
+                steps = steps * LEVELS / quantized_type.largest
+                grid = round_to_e4m3(values / steps).astype(np.float64) * steps
+            else:
+                grid = np.clip(np.rint(values / steps), -LEVELS, LEVELS) * steps
+            yield group, grid - exact[group, part]
+
+
+def original_rows(
+    layer: WeightedLayer, origin: WeightEditor, before: Mapping[str, WeightedLayer], shape: tuple[int, ...]
+) -> Array:
+    """Return the rows of a layer's weight before it was changed. UsageError where the reference has none of `shape`."""
     match = before.get(layer.name)
     was = origin.values(origin.weight_of(match.node, match.place)) if match else None
-    if match is None or was is None or was.shape != weight.shape:
+    if match is None or was is None or was.shape != shape:
         raise UsageError(
-            f"the reference has no node {layer.name!r} with weights of shape {list(weight.shape)}",
+            f"the reference has no node {layer.name!r} with weights of shape {list(shape)}",
             remedy="give the same network as it was before its weights were changed",
         )
-    return np.asarray(grid - match.rows(was))
+    return match.rows(was)
+
+
+def error_moments(
+    errors: Iterable[tuple[int, NDArray[np.float64]]], means: NDArray[np.float64], squares: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], float]:
+    """Return the shift [O] that makes up for the mean of errors, and the energy of what remains.
+
+    means, squares: of the inputs [G, K]; they count as independent of each other.
+    """
+    shifts: list[NDArray[np.float64]] = []
+    spread = 0.0
+    deviations = np.maximum(squares - means**2, 0.0)
+    for group, error in errors:
+        shifts.append(-(error @ means[group]))
+        spread += float((error**2 @ deviations[group]).sum())
+    return np.concatenate(shifts), spread
 
 
 def column_moments(
@@ -195,15 +222,6 @@ def inside_shares(geometry: PatchGeometry, size: Shape) -> NDArray[np.float64]:
             each = ((places >= 0) & (places < long)).mean(axis=0)
         shares = shares * each.reshape(-1, *(1,) * (len(geometry.kernel) - 1 - k))
     return shares
-
-
-def predict_correction_gain(
-    error: NDArray[np.float64], means: NDArray[np.float64], squares: NDArray[np.float64], shift: NDArray[np.float64]
-) -> float:
-    """Return the predicted gain in dB, as if channels were independent of each other."""
-    spread = float(np.einsum("grk,gk->", error**2, np.maximum(squares - means**2, 0.0)))
-    mean = float((shift**2).sum())
-    return improvement_db(spread + mean, spread) if spread > 0 else 0.0
 
 
 def add_to_bias(

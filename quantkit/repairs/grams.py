@@ -61,7 +61,9 @@ class GramAccumulator:
         """Return H shrunk towards its diagonal by K/(K + 8·patches), so that few patches are not overfitted."""
         total, size = self.value, self.value.shape[1]
         share = size / (size + 8 * self.patches)
-        mixed: NDArray[np.float64] = (1 - share) * total + share * total * np.eye(size)
+        mixed: NDArray[np.float64] = (1 - share) * total
+        for one, whole in zip(mixed, total, strict=True):
+            one[np.diag_indices(size)] += share * whole.diagonal()
         return mixed
 
 

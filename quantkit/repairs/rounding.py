@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from quantkit.graph.model import Model
+from quantkit.graph.weight_store import return_freed_memory
 from quantkit.numerics import LEVELS
 from quantkit.progress import Phases
 from quantkit.repairs.editing import WeightEditor
@@ -32,6 +33,7 @@ from quantkit.repairs.figures import improvement_db
 from quantkit.repairs.grams import GramAccumulator
 from quantkit.repairs.half_range import BEYOND
 from quantkit.repairs.repair import Needs, Observe, Repair, RepairInput, RepairOutcome
+from quantkit.repairs.triangular import factorise, invert_lower
 from quantkit.repairs.weighted_layers import PatchGeometry, WeightedLayer, weighted_layers
 
 if TYPE_CHECKING:
@@ -39,8 +41,10 @@ if TYPE_CHECKING:
 
 LARGEST = 4608
 """Most weights in a row: a Gram matrix is K × K, and inverting it takes K³."""
-MEMORY = 1 << 28
-"""Bytes of Gram matrices that are held at once."""
+MEMORY = 1 << 27
+"""Bytes of Gram matrices that are held at once, unless one has more."""
+VALUES = 1 << 20
+"""Weights that are rounded at once: about twelve figures of 8 bytes are held of each."""
 
 REACH = 2
 """Codes up to this far from the nearest are tried."""
@@ -58,17 +62,63 @@ def find_codes(
 
     gram: symmetric and positive semidefinite; its unit does not matter.
     """
-    target = np.asarray(weight, np.float64) / np.asarray(scales, np.float64)[:, None]
-    nearest = np.clip(np.rint(target), -LEVELS, LEVELS)
-    hessian = np.asarray(gram, np.float64)
-    least, most = code_limits(target, nearest)
-    codes = compensate_columns(target, hessian, least, most)
-    worse = row_energies(codes - target, hessian) >= row_energies(nearest - target, hessian)
-    codes[worse] = nearest[worse]
-    codes = descend_coordinates(codes, target, hessian, least, most)
-    worse = row_energies(codes - target, hessian) > row_energies(nearest - target, hessian)
-    codes[worse] = nearest[worse]
-    return codes.astype(np.int8)
+    return RowRounding(gram).codes(weight, scales)
+
+
+class RowRounding:
+    """The rounding of rows that meet the same inputs. gram: as for `find_codes`."""
+
+    def __init__(self, gram: NDArray[np.floating]) -> None:
+        self.gram = np.asarray(gram, np.float64)
+        self._order = np.argsort(-np.diag(self.gram), kind="stable")
+        self._inverse = inverse_cholesky(self.gram, self._order)
+
+    def codes(self, weight: NDArray[np.floating], scales: NDArray[np.floating]) -> NDArray[np.int8]:
+        """Return the codes of rows, int8 [O, K], on the grids `scales` [O]."""
+        found = np.empty(np.shape(weight), np.int8)
+        for part in row_blocks(found.shape):
+            found[part] = self._block(np.asarray(weight)[part], np.asarray(scales)[part])
+        return found
+
+    def _block(self, weight: NDArray[np.floating], scales: NDArray[np.floating]) -> NDArray[np.float64]:
+        target = np.asarray(weight, np.float64) / np.asarray(scales, np.float64)[:, None]
+        nearest = np.clip(np.rint(target), -LEVELS, LEVELS)
+        least, most = code_limits(target, nearest)
+        codes = self._compensated(target, least, most)
+        worse = row_energies(codes - target, self.gram) >= row_energies(nearest - target, self.gram)
+        codes[worse] = nearest[worse]
+        codes = descend_coordinates(codes, target, self.gram, least, most)
+        worse = row_energies(codes - target, self.gram) > row_energies(nearest - target, self.gram)
+        codes[worse] = nearest[worse]
+        return codes
+
+    def _compensated(
+        self, target: NDArray[np.float64], least: NDArray[np.float64], most: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Round by GPTQ: column by column, the error of each spread over the columns that follow."""
+        inverse, order = self._inverse, self._order
+        if inverse is None:
+            return np.clip(np.rint(target), least, most)
+        left, codes = target[:, order], np.empty_like(target)
+        low, high = least[:, order], most[:, order]
+        columns = left.shape[1]
+        for start in range(0, columns, BLOCK):
+            stop = min(start + BLOCK, columns)
+            errors = np.empty((len(left), stop - start))
+            for k in range(start, stop):
+                codes[:, k] = np.clip(np.rint(left[:, k]), low[:, k], high[:, k])
+                errors[:, k - start] = (left[:, k] - codes[:, k]) / inverse[k, k]
+                left[:, k:stop] -= np.outer(errors[:, k - start], inverse[k, k:stop])
+            left[:, stop:] -= errors @ inverse[start:stop, stop:]
+        back = np.empty_like(codes)
+        back[:, order] = codes
+        return back
+
+
+def row_blocks(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Yield the rows of a matrix, as many at once as memory is meant for."""
+    rows = max(1, VALUES // max(shape[1], 1))
+    yield from (slice(start, start + rows) for start in range(0, shape[0], rows))
 
 
 def row_energies(error: NDArray[np.float64], gram: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -87,41 +137,17 @@ def code_limits(
     return np.maximum(nearest - reach, -LEVELS), np.minimum(nearest + reach, LEVELS)
 
 
-def compensate_columns(
-    target: NDArray[np.float64], gram: NDArray[np.float64], least: NDArray[np.float64], most: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Round by GPTQ: column by column, the error of each spread over the columns that follow."""
-    diagonal = np.diag(gram)
-    order = np.argsort(-diagonal, kind="stable")
-    inverse = inverse_cholesky(gram[np.ix_(order, order)])
-    if inverse is None:
-        return np.clip(np.rint(target), least, most)
-    left, codes = target[:, order], np.empty_like(target)
-    low, high = least[:, order], most[:, order]
-    columns = left.shape[1]
-    for start in range(0, columns, BLOCK):
-        stop = min(start + BLOCK, columns)
-        errors = np.empty((len(left), stop - start))
-        for k in range(start, stop):
-            codes[:, k] = np.clip(np.rint(left[:, k]), low[:, k], high[:, k])
-            errors[:, k - start] = (left[:, k] - codes[:, k]) / inverse[k, k]
-            left[:, k:stop] -= np.outer(errors[:, k - start], inverse[k, k:stop])
-        left[:, stop:] -= errors @ inverse[start:stop, stop:]
-    back = np.empty_like(codes)
-    back[:, order] = codes
-    return back
-
-
-def inverse_cholesky(gram: NDArray[np.float64]) -> NDArray[np.float64] | None:
-    """Return the upper Cholesky factor of H⁻¹, H damped; None if H is zero."""
+def inverse_cholesky(gram: NDArray[np.float64], order: NDArray[np.intp]) -> NDArray[np.float64] | None:
+    """Return the upper Cholesky factor of H⁻¹, H damped and its columns in an order; None if H is zero."""
     mean = float(np.diag(gram).mean()) if len(gram) else 0.0
     if mean <= 0.0:
         return None
-    damped = gram + DAMPING * mean * np.eye(len(gram))
     # H = L·Lᵀ with rows and columns reversed gives H⁻¹ = Uᵀ·U for U = L⁻¹ reversed back: one factorisation.
-    lower = np.linalg.cholesky(damped[::-1, ::-1])
-    root: NDArray[np.float64] = np.linalg.inv(lower)[::-1, ::-1]
-    return root
+    factor: NDArray[np.float64] = gram[np.ix_(order[::-1], order[::-1])]
+    factor[np.diag_indices_from(factor)] += DAMPING * mean
+    factorise(factor)
+    invert_lower(factor)
+    return factor[::-1, ::-1]
 
 
 def descend_coordinates(
@@ -190,6 +216,7 @@ def round_weights(
     for part in parts:
         phase("round: correlations of inputs")
         grams = collect_grams(part, observe)
+        return_freed_memory()  # of the session
         phase("round: weights of layers")
         for layer in part:
             phase.count(len(gains), len(layers))
@@ -198,6 +225,8 @@ def round_weights(
                 skipped[layer.name] = BEYOND
             else:
                 gains[layer.name] = gain
+        del grams  # before there are others
+        return_freed_memory()
     return RepairOutcome(editor.finished(), gains, skipped)
 
 
@@ -224,7 +253,7 @@ def collect_grams(
     for batch in observe(tuple(dict.fromkeys(tensor for tensor, _ in sums))):
         for (tensor, _), gram in sums.items():
             gram.add(batch[tensor])
-    return {key: gram.shrunk for key, gram in sums.items()}
+    return {key: sums.pop(key).shrunk for key in tuple(sums)}
 
 
 def round_layer(editor: WeightEditor, layer: WeightedLayer, grams: NDArray[np.float64]) -> float | None:
@@ -235,21 +264,20 @@ def round_layer(editor: WeightEditor, layer: WeightedLayer, grams: NDArray[np.fl
     """
     weight = editor.values(editor.weight_of(layer.node, layer.place))
     rows, scales = layer.rows(weight), layer.scales(weight)
-    codes = np.stack([find_codes(*each) for each in zip(rows, scales, grams, strict=True)])
-    grid = codes * scales[..., None]
-    nearest = np.clip(np.rint(rows / scales[..., None]), -LEVELS, LEVELS) * scales[..., None]
-    before, after = (
-        sum(
-            float(row_energies((values - row).astype(np.float64), gram).sum())
-            for values, row, gram in zip(each, rows, grams, strict=True)
-        )
-        for each in (nearest, grid)
-    )
+    grid, energies = np.empty_like(rows), np.zeros(2)
+    for group, gram in enumerate(grams):
+        rounding = RowRounding(gram)
+        for part in row_blocks(rows.shape[1:]):
+            exact, steps = rows[group, part], scales[group, part]
+            grid[group, part] = rounding.codes(exact, steps) * steps[:, None]
+            nearest = np.clip(np.rint(exact / steps[:, None]), -LEVELS, LEVELS) * steps[:, None]
+            for k, values in enumerate((nearest, grid[group, part])):
+                energies[k] += row_energies((values - exact).astype(np.float64), gram).sum()
     node, values = editor.proto.graph.node[layer.node], layer.back(grid, weight.shape)
     if not editor.fits(node, layer.place, values):
         return None
     editor.replace(node, layer.place, values)
-    return improvement_db(before, after)
+    return improvement_db(*energies)
 
 
 def repair_weights(given: RepairInput) -> RepairOutcome:

@@ -23,6 +23,7 @@ from quantkit.repairs.figures import ChannelFigures, improvement_db
 from quantkit.repairs.group_search import find_group
 from quantkit.repairs.half_range import fit_to_half
 from quantkit.repairs.linking import ChannelGroup, ChannelLayout, Network, spread_factors
+from quantkit.repairs.rounding import row_blocks
 
 if TYPE_CHECKING:
     from quantkit.values import Array
@@ -106,11 +107,11 @@ def scarcity_reason(group: ChannelGroup, channels: Mapping[str, ChannelFigures])
 class GroupReader:
     """A weighted operator that reads a group, output by output: [O, J] for the J input channels that an output sees.
 
-    index: the group's channel of each; largest: max|w| over the kernel; energy: Σw² over the kernel. taps: entries of
-    the kernel. amax, square: the figures of what it reads, [C·repeat], and owner [C·repeat]: the group's channels.
+    largest: max|w| over the kernel, [B, O/B, J] in B blocks, as groups of a convolution are. energy: Σw² over kernel
+    and outputs, [B, J]. taps: entries of the kernel. amax, square: the figures of what it reads, [C·repeat] for B·J
+    channels, and owner [C·repeat]: the group's channels.
     """
 
-    index: Array
     largest: Array
     energy: Array
     taps: int
@@ -122,13 +123,21 @@ class GroupReader:
         """Return the predicted error energy over signal energy when the group is divided by `factors` [C]."""
         s = factors[self.owner]
         step = (self.amax / s).max() / LEVELS
-        wide = s[self.index]
+        shape = self.energy.shape
+        wide, squares = s.reshape(shape), self.square.reshape(shape)
         activations = ACTIVATIONS * step**2 / 12 * (wide**2 * self.energy).sum()
-        rows = (wide * self.largest).max(axis=1) / LEVELS
-        weights = (rows**2 / 12 * self.taps * (self.square / s**2)[self.index].sum(axis=1)).sum()
-        signal = (self.energy * self.square[self.index]).sum()
+        rows = np.stack([self._steps(block, each) for block, each in enumerate(wide)])
+        weights = (rows.sum(axis=1) / 12 * self.taps * (squares / wide**2).sum(axis=1)).sum()
+        signal = (self.energy * squares).sum()
         share = ADAPTIVE if ways.adaptive else 1.0
         return float((activations + share * weights) / signal) if signal > 0 else 0.0
+
+    def _steps(self, block: int, factors: Array) -> Array:
+        """Return the squared step of each output's weights in a block, when its channels are multiplied by factors."""
+        largest = self.largest[block]
+        parts = [(largest[part] * factors).max(axis=1) for part in row_blocks(largest.shape)]
+        squared: Array = (np.concatenate(parts) / LEVELS) ** 2
+        return squared
 
     def widths(self, count: int) -> Array:
         """Return max|x| of each of the group's channels over that of the tensor."""
@@ -139,7 +148,7 @@ class GroupReader:
     def heights(self, count: int) -> Array:
         """Return max|w| of each of the group's channels over that of the weight."""
         each = np.zeros(count)
-        np.maximum.at(each, self.owner[self.index], self.largest)
+        np.maximum.at(each, self.owner, self.largest.max(axis=1).reshape(-1))
         shares: Array = replace_dead_channels(each) / max(each.max(), np.finfo(float).tiny)
         return shares
 
@@ -173,16 +182,28 @@ def group_readers(group: ChannelGroup, network: Network, channels: Mapping[str, 
         figures = channels.get(end.reads or "")
         if figures is None:
             continue
-        weight = network.editor.values(network.nodes[end.node].input[end.place]).astype(np.float64)
+        weight = network.editor.values(network.nodes[end.node].input[end.place])
         lead = np.moveaxis(weight, end.axis, 1) if end.axis != -weight.ndim else np.swapaxes(weight, 0, 1)
-        outputs, inputs = lead.shape[:2]
-        flat = lead.reshape(outputs, inputs, -1)
-        block = np.arange(outputs) // (outputs // end.blocks)
-        index = block[:, None] * inputs + np.arange(inputs)
+        largest, energy = kernel_figures(lead, end.blocks)
         owner = np.arange(len(figures.amax)) // int(end.repeat)
-        largest, energy = np.abs(flat).max(axis=2), (flat**2).sum(axis=2)
-        found.append(GroupReader(index, largest, energy, flat.shape[2], figures.amax, figures.square, owner))
+        taps = lead[0, 0].size
+        found.append(GroupReader(largest, energy, taps, figures.amax, figures.square, owner))
     return found
+
+
+def kernel_figures(weight: Array, blocks: int) -> tuple[Array, Array]:
+    """Return max|w| over the kernel [B, O/B, J] and Σw² over kernel and outputs [B, J] of a weight [O, J, kernel …]."""
+    outputs, inputs = weight.shape[:2]
+    largest = np.empty((blocks, outputs // blocks, inputs), weight.dtype)
+    energy = np.zeros((blocks, inputs))
+    for block in range(blocks):
+        rows = slice(block * len(largest[block]), (block + 1) * len(largest[block]))
+        flat = weight[rows]
+        for part in row_blocks((len(flat), flat[0].size)):
+            values = flat[part].reshape(len(flat[part]), inputs, -1)
+            largest[block, part] = np.abs(values).max(axis=2)
+            energy[block] += np.square(values, dtype=np.float64).sum(axis=(0, 2))
+    return largest, energy
 
 
 def choose_factors(

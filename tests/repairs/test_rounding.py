@@ -87,6 +87,15 @@ def test_no_single_step_makes_it_better(seed: int) -> None:
             assert (energy(other, weight, scales, gram)[allowed] >= error[allowed] * (1 - 1e-9)).all()
 
 
+def test_rows_may_be_rounded_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight, x = normal(33, 20), correlated(60, 20, RANDOM)
+    scales, gram = scales_of(weight), x.T @ x
+    whole = find_codes(weight, scales, gram)
+    monkeypatch.setattr(rounding, "VALUES", 7 * 20 + 3)
+    assert [part.stop - part.start for part in rounding.row_blocks(weight.shape)] == [7] * 5
+    np.testing.assert_array_equal(find_codes(weight, scales, gram), whole)
+
+
 def test_it_is_far_better_than_nearest_where_inputs_are_correlated() -> None:
     weight, x = normal(32, 144), correlated(400, 144, RANDOM)
     scales, gram = scales_of(weight), x.T @ x

@@ -39,12 +39,19 @@ class OnnxRuntimeBackend:
         threads: int = 1,
         fixed_shapes: bool = False,
         any_type: bool = False,
+        once: bool = False,
     ) -> Session:
         """Open a network; see `quantkit.backends.session.SessionOpener`. ModelError, BackendError."""
         from quantkit.backends.onnxruntime.inference import OnnxRuntimeSession
 
         return OnnxRuntimeSession(
-            model, tensors, provider=provider, threads=threads, fixed_shapes=fixed_shapes, any_type=any_type
+            model,
+            tensors,
+            provider=provider,
+            threads=threads,
+            fixed_shapes=fixed_shapes,
+            any_type=any_type,
+            once=once,
         )
 
 

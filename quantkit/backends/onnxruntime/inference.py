@@ -47,7 +47,8 @@ EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
 class OnnxRuntimeSession:
     """A session of onnxruntime that watches `tensors`, graph outputs included, inputs excluded.
 
-    any_type: watch tensors that are not float, too; otherwise they are left out of `tensors`.
+    any_type: watch tensors that are not float, too; otherwise they are left out of `tensors`. once: for one run:
+    weights are not copied into an order that is faster, which takes twice their memory.
     """
 
     def __init__(
@@ -59,8 +60,9 @@ class OnnxRuntimeSession:
         threads: int = 1,
         fixed_shapes: bool = False,
         any_type: bool = False,
+        once: bool = False,
     ) -> None:
-        self._session = open_inference_session(with_outputs(model, tensors), model, provider, threads)
+        self._session = open_inference_session(with_outputs(model, tensors), model, provider, threads, once=once)
         refuse_changed_weights(model)
         shown = {value.name for value in self._session.get_outputs() if any_type or value.type in FLOATS}
         self.tensors = tuple(name for name in tensors if name in shown)
@@ -163,8 +165,8 @@ def available_providers() -> tuple[str, ...]:
     return tuple(name for name, full in PROVIDERS.items() if full in onnxruntime.get_available_providers())
 
 
-def open_inference_session(serialized: bytes, model: Model, provider: str, threads: int) -> Any:
-    """Open onnxruntime's own session. ModelError, BackendError."""
+def open_inference_session(serialized: bytes, model: Model, provider: str, threads: int, *, once: bool = False) -> Any:
+    """Open onnxruntime's own session. ModelError, BackendError. once: as for `OnnxRuntimeSession`."""
     there, (name, index) = available_providers(), split_provider(provider)
     if name not in there:
         raise BackendError(
@@ -180,6 +182,9 @@ def open_inference_session(serialized: bytes, model: Model, provider: str, threa
         options.add_session_config_entry(EXTERNAL_FOLDER, utf8_root(model))
     # Q and DQ are computed as the file defines them: onnxruntime's INT8 kernels saturate sums on CPUs without VNNI.
     options.add_session_config_entry("session.disable_quant_qdq", "1")
+    if once:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        options.add_session_config_entry("session.disable_prepacking", "1")
     providers: list[Any] = ["CPUExecutionProvider"]
     if name == "cuda":
         load_cuda_libraries()
