@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.heavy_networks import write_heavy_network
 from harness.machine import REPOSITORY, child_environment, this_machine
 from harness.process import Limits, Outcome, measure
 
@@ -29,6 +29,7 @@ LIMITS = Limits(seconds=3600, mib=16384)
 IDLE = "import numpy, onnx, onnxruntime, quantkit, quantkit.quantization.quantize"
 WAYS = ("statistics", "data")
 HEAVY_SAMPLES = "128"
+MEBIBYTE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,29 +59,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     machine, runs = this_machine(), list[dict[str, Any]]()
     with tempfile.TemporaryDirectory() as folder:
         idle = {name: run_idle(checkout, Path(folder)) for name, checkout in checkouts.items()}
+        record = {"kind": "quantize_cost", "machine": asdict(machine), "python": sys.version.split()[0]}
+        record |= {"idle": {name: asdict(outcome) for name, outcome in idle.items()}, "runs": runs}
         for case in cases(given, Path(folder)):
             for number in range(given.repeats):
                 for name, checkout in checkouts.items():
                     for way, outcome in run_case(case, given.ways, checkout, Path(folder)):
-                        above = (outcome.mib - idle[name].mib) * 1.048576
-                        size = case.model.stat().st_size
-                        print(case.name, name, way, f"{outcome.cpu_seconds:.1f} CPU s, {above:.0f} MB above idle,")
-                        print(f"    {above / size * 1e6:.2f} × the model {outcome.failure or ''}", flush=True)
-                        where = {"network": case.name, "model_bytes": size, "checkout": name, "way": way}
-                        figures = {"above_idle_mb": above, "times_model": above / size * 1e6}
-                        runs.append(
-                            {**where, "repeat": number, "load": os.getloadavg()[0], **figures, **asdict(outcome)}
-                        )
-    if given.output:
-        record = {
-            "kind": "quantize_cost",
-            "machine": asdict(machine),
-            "python": sys.version.split()[0],
-            "idle": {name: asdict(outcome) for name, outcome in idle.items()},
-            "runs": runs,
-        }
-        given.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+                        where = {"checkout": name, "way": way, "repeat": number, "load": os.getloadavg()[0]}
+                        runs.append(figures(case, outcome, idle[name]) | where)
+                        print(json.dumps(runs[-1]), flush=True)
+                        if given.output:
+                            given.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return int(any(run["failure"] for run in runs))
+
+
+def figures(case: Case, outcome: Outcome, idle: Outcome) -> dict[str, Any]:
+    """Return what a run took, and its peak above that of an idle process."""
+    size, above = case.model.stat().st_size, (outcome.mib - idle.mib) * MEBIBYTE
+    sizes = {"model_mb": size / 1e6, "above_idle_mb": above / 1e6, "times_model": above / size}
+    return {"network": case.name, **sizes, **asdict(outcome)}
 
 
 def cases(given: argparse.Namespace, folder: Path) -> Iterator[Case]:
@@ -95,7 +92,8 @@ def cases(given: argparse.Namespace, folder: Path) -> Iterator[Case]:
     for megabytes in given.heavy:
         for kind in ("products", "convolutions"):
             path = folder / f"{kind}-{megabytes}.onnx"
-            write_heavy_network(kind, megabytes * 10**6, path)
+            make = [sys.executable, "-m", "harness.heavy_networks", kind, str(megabytes * 10**6), str(path)]
+            subprocess.run(make, check=True, cwd=Path(__file__).parent)  # a child's peak counts its parent's memory
             yield Case(path.stem, path, given.images, ("--preprocess", "cifar10", "--limit", HEAVY_SAMPLES))
             path.unlink()
 

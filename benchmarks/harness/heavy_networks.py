@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -80,3 +81,7 @@ def write_heavy_network(kind: str, size: int, path: Path) -> None:
         network.flatten(pool=True)
     network.add("Gemm", (10, width), transB=1)
     network.save(path)
+
+
+if __name__ == "__main__":
+    write_heavy_network(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))
