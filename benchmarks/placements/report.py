@@ -89,3 +89,60 @@ def accuracy_lines(document: Mapping[str, Any]) -> list[str]:
             cells = [f"{100 * engines[k] / images:.2f} %" if k in engines else "–" for k in ("fp32", *KINDS)]
             lines.append(f"| {name} | {' | '.join(cells)} |")
     return lines if len(lines) > 3 else []
+
+
+def rendered_variants(document: Mapping[str, Any]) -> str:
+    """Return the page of placements that were built to find out which rule is right."""
+    lines = [
+        "# Variants of placements",
+        "",
+        "What other places of Q/DQ pairs cost or gain, where the default was slower than another tool or did not",
+        "build. Times are ms, the median of nine rounds and half of the distance between their quartiles. Engines of",
+        "one sitting took turns.",
+        "",
+        f"{document['machine']}, builder optimization level {document['level']}, {document['date']}.",
+        f"{document['conditions']}.",
+    ]
+    for name, network in document["networks"].items():
+        variants = network["variants"]
+        batches = dict.fromkeys(b for found in variants.values() for b in found.get("milliseconds", ()))
+        lines += ["", f"## {name}", "", f"{network['about']}.", ""]
+        lines.append("| variant | pairs | " + " | ".join(f"batch {b}" for b in batches) + " | kernels | sitting |")
+        lines.append("|---|---|" + "---|" * (len(batches) + 2))
+        for variant, found in variants.items():
+            times = found.get("milliseconds", {})
+            cells = [time_text(times.get(b)) for b in batches]
+            built = f"{found['kernels']} | {found['sitting']}" if times else f"{found['error']} | –"
+            lines.append(f"| {variant} | {found['about']} | {' | '.join(cells)} | {built} |")
+    return "\n".join([*lines, *variants_accuracy_lines(document), *variants_compiled_lines(document)]) + "\n"
+
+
+def variants_accuracy_lines(document: Mapping[str, Any]) -> list[str]:
+    """Return what the variants of labelled networks detect, each quantized for two versions of TensorRT."""
+    lines = []
+    for name, found in document["accuracy"].items():
+        head = f"{found['metric']}, {found['images']} {found['data']}, by {found['runner']}; float {found['float']:.2f}"
+        lines += [
+            "",
+            f"## Accuracy of {name}",
+            "",
+            f"{head}.",
+            "",
+            "| for TensorRT | default | moves |",
+            "|---|---|---|",
+        ]
+        lines += [f"| {v} | {found[v]['default']:.2f} | {found[v]['moves']:.2f} |" for v in ("8.6", "10")]
+    return lines
+
+
+def variants_compiled_lines(document: Mapping[str, Any]) -> list[str]:
+    """Return the kernels that a compiler without a GPU makes of the variants."""
+    lines = []
+    for name, found in document["compiled"].items():
+        lines += ["", f"## Kernels of {name} by {found['compiler']}", ""]
+        lines += ["| for | variant | kernels | INT8 products | pools |", "|---|---|---|---|---|"]
+        for gpu, variants in found["architectures"].items():
+            for variant, counts in variants.items():
+                products = f"{counts['int8_products']} of {counts['products']}"
+                lines.append(f"| {gpu} | {variant} | {counts['kernels']} | {products} | {counts['pools']} |")
+    return lines

@@ -7,6 +7,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+from quantkit.graph.index import GraphIndex
+from quantkit.graph.model import DTYPES
+
+LEAST = {"float32": 2.0**-126, "float16": 2.0**-14}
+"""The least normal numbers: smaller scales lose digits, and TensorRT rejects them."""
+
 
 class FloatCause(Enum):
     """The kind of a reason; its value is how the reason begins."""
@@ -78,3 +84,33 @@ def remedy_for(reasons: Iterable[FloatReason]) -> str:
     """Return what helps against the most frequent cause among the reasons, of which there is at least one."""
     cause, _ = Counter(reason.cause for reason in reasons).most_common(1)[0]
     return REMEDIES.get(cause, OTHER_REMEDY)
+
+
+def int8_obstacle(
+    wires: GraphIndex, number: int, places: tuple[int, ...], scales: Mapping[str, float]
+) -> FloatReason | None:
+    """Return why an operator cannot be quantized under any policy; None if it can."""
+    names = [wires.nodes[number].input[k] for k in places]
+    constant = [name for name in names if name in wires.constants]
+    if unread := [name for name in constant if name not in wires.weights]:
+        makers = [wires.maker(name) for name in unread]
+        sparse = any(maker is None or maker.op_type == "Constant" for maker in makers)
+        return FloatReason(FloatCause.WEIGHTS_SPARSE if sparse else FloatCause.WEIGHTS_COMPUTED)
+    if any(DTYPES.get(wires.weights[name].data_type) not in ("float32", "float16") for name in constant):
+        return FloatReason(FloatCause.WEIGHTS_NOT_FLOAT)
+    if any(0 in wires.weights[name].dims for name in constant):
+        return FloatReason(FloatCause.WEIGHTS_EMPTY)
+    if any(len(wires.weights[name].dims) < 2 for name in constant):
+        return FloatReason(FloatCause.WEIGHTS_VECTOR)
+    others = [name for name in names if wires.types.get(name, "float32") not in ("float32", "float16")]
+    if others:
+        return FloatReason(FloatCause.NOT_FLOAT, names=", ".join(others))
+    activations = [name for name in names if name not in wires.constants]
+    for cause, lacking in (
+        (FloatCause.NO_SCALE, [name for name in activations if name not in scales]),
+        (FloatCause.ZERO, [name for name in activations if scales.get(name) == 0.0]),
+    ):
+        if lacking:
+            return FloatReason(cause, names=", ".join(lacking))
+    tiny = [name for name in activations if scales[name] < LEAST[wires.types.get(name, "float32")]]
+    return FloatReason(FloatCause.TINY_SCALE, names=", ".join(tiny)) if tiny else None

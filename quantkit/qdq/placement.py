@@ -20,6 +20,9 @@ kept apart if they differ by more than a factor of two, which would cost a bit o
     all         products of two activations (attention), gates, the inputs of Softmax, LayerNormalization, Sigmoid and
                 other activations, and both inputs of every Add and Mul
 
+For TensorRT before 10, what only moves values reads behind the pair of its tensor, too (`moving_readers`), and an Add
+whose skip a Resize makes has no pair (`is_enlarged_skip`).
+
 In FP8 the operators are those with FP8 kernels (`missing_fp8_kernel`); policy `all` adds products and Adds.
 
 Where some operators are INT8 and others FP8, each reads all of its inputs in its own type. A weighted operator has the
@@ -34,7 +37,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from quantkit.graph.index import GraphIndex, TensorReader
-from quantkit.graph.model import DTYPES
 from quantkit.graph.operators import (
     ACTIVATIONS,
     AVERAGE_POOLS,
@@ -47,14 +49,16 @@ from quantkit.graph.operators import (
     WEIGHTED,
 )
 from quantkit.qdq.detection_heads import find_detection_heads
-from quantkit.qdq.float_reason import FloatCause, FloatReason
+from quantkit.qdq.float_reason import LEAST, FloatCause, FloatReason, int8_obstacle
 from quantkit.qdq.gates import gate_nodes
-from quantkit.qdq.residual_adds import comes_from_weighted, leader_of_add, skip_inputs
+from quantkit.qdq.residual_adds import comes_from_weighted, is_enlarged_skip, leader_of_add, skip_inputs
 from quantkit.qdq.shared_scales import (
     AnyScales,
     TypedScales,
+    apply_shared_scales,
     find_shared_scales,
     move_sources,
+    moving_readers,
     scale_sharing_nodes,
 )
 from quantkit.qdq.weighted_operators import (
@@ -71,8 +75,6 @@ if TYPE_CHECKING:
 
 APART = 2.0
 """Scales that differ by more than this factor are not shared for speed alone."""
-LEAST = {"float32": 2.0**-126, "float16": 2.0**-14}
-"""The least normal numbers: smaller scales lose digits, and TensorRT rejects them."""
 
 
 class Policy(NamedChoice):
@@ -161,6 +163,8 @@ class PairPlacer:
             self._decide_others()
         if apart := self._apart():
             self._scale_of = find_shared_scales(self._wires, self._float, apart)
+        if self._is_for_tensorrt8:
+            self._read_behind_pairs(apart)
         return Placement(
             dict(sorted(self._inputs.items())),
             {self._wires.name(n): why for n, why in sorted(self._left.items())},
@@ -190,6 +194,19 @@ class PairPlacer:
                     found.add(number)
         return found
 
+    @property
+    def _is_for_tensorrt8(self) -> bool:
+        """True if the network is for a TensorRT without kernels that newer ones have."""
+        return self._choices.tensorrt is not None and self._choices.tensorrt < FLOAT_OUTPUT_FROM
+
+    def _read_behind_pairs(self, apart: set[int]) -> None:
+        """Let what only moves values read behind pairs. apart: nodes whose two sides keep scales of their own."""
+        scales = apply_shared_scales(self._own, self._scale_of)
+        kept = {n for n in range(len(self._wires.nodes)) if self._wires.name(n) in self._choices.exclude}
+        for number, places in moving_readers(self._wires, self._inputs, apart | kept).items():
+            if not int8_obstacle(self._wires, number, places, scales):
+                self._inputs[number] = places
+
     def _decide(self, number: int, places: tuple[int, ...]) -> None:
         if not places:
             return
@@ -213,7 +230,7 @@ class PairPlacer:
 
     def _narrow(self) -> dict[int, FloatReason]:
         """Return the quantized convolutions that have no INT8 kernel, since TensorRT 8 has none that writes float."""
-        if self._choices.tensorrt is None or self._choices.tensorrt >= FLOAT_OUTPUT_FROM:
+        if not self._is_for_tensorrt8:
             return {}
         found = {}
         for number in self._inputs:
@@ -238,8 +255,8 @@ class PairPlacer:
 
     def _lets_silu_fuse(self, number: int) -> bool:
         """Return whether TensorRT 8 fuses a SiLU with the convolution in front of it only if a convolution is INT8."""
-        version, node = self._choices.tensorrt, self._wires.nodes[number]
-        if version is None or version >= FLOAT_OUTPUT_FROM or node.op_type not in CONVOLUTIONS:
+        node = self._wires.nodes[number]
+        if not self._is_for_tensorrt8 or node.op_type not in CONVOLUTIONS:
             return False
         maker = self._wires.maker(node.input[0])
         return maker is not None and self._wires.is_silu(maker)
@@ -286,7 +303,10 @@ class PairPlacer:
             return places
         if node.op_type in AVERAGE_POOLS:
             return () if self._is_fp8(number) else (0,)
-        return skip_inputs(self._wires, number, self._inputs) if node.op_type == "Add" else ()
+        if node.op_type != "Add":
+            return ()
+        skip = skip_inputs(self._wires, number, self._inputs)
+        return () if self._is_for_tensorrt8 and is_enlarged_skip(self._wires, number, skip) else skip
 
     def _gains(self, number: int) -> bool:
         """Return whether INT8 comes out behind an operator without weights, or the user wants it there."""
@@ -346,36 +366,6 @@ class PairPlacer:
             self._leaders[number] = leader_of_add(self._wires, number, self._inputs)
         leader = self._leaders[number]
         return chosen if leader is None else self._choices.type_of(self._wires.name(leader))
-
-
-def int8_obstacle(
-    wires: GraphIndex, number: int, places: tuple[int, ...], scales: Mapping[str, float]
-) -> FloatReason | None:
-    """Return why an operator cannot be quantized under any policy; None if it can."""
-    names = [wires.nodes[number].input[k] for k in places]
-    constant = [name for name in names if name in wires.constants]
-    if unread := [name for name in constant if name not in wires.weights]:
-        makers = [wires.maker(name) for name in unread]
-        sparse = any(maker is None or maker.op_type == "Constant" for maker in makers)
-        return FloatReason(FloatCause.WEIGHTS_SPARSE if sparse else FloatCause.WEIGHTS_COMPUTED)
-    if any(DTYPES.get(wires.weights[name].data_type) not in ("float32", "float16") for name in constant):
-        return FloatReason(FloatCause.WEIGHTS_NOT_FLOAT)
-    if any(0 in wires.weights[name].dims for name in constant):
-        return FloatReason(FloatCause.WEIGHTS_EMPTY)
-    if any(len(wires.weights[name].dims) < 2 for name in constant):
-        return FloatReason(FloatCause.WEIGHTS_VECTOR)
-    others = [name for name in names if wires.types.get(name, "float32") not in ("float32", "float16")]
-    if others:
-        return FloatReason(FloatCause.NOT_FLOAT, names=", ".join(others))
-    activations = [name for name in names if name not in wires.constants]
-    for cause, lacking in (
-        (FloatCause.NO_SCALE, [name for name in activations if name not in scales]),
-        (FloatCause.ZERO, [name for name in activations if scales.get(name) == 0.0]),
-    ):
-        if lacking:
-            return FloatReason(cause, names=", ".join(lacking))
-    tiny = [name for name in activations if scales[name] < LEAST[wires.types.get(name, "float32")]]
-    return FloatReason(FloatCause.TINY_SCALE, names=", ".join(tiny)) if tiny else None
 
 
 def is_product(wires: GraphIndex, node: onnx.NodeProto) -> bool:

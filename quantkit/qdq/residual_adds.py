@@ -30,6 +30,19 @@ def skip_inputs(wires: GraphIndex, number: int, quantized: Mapping[int, tuple[in
     return (0,) if own[0] < own[1] else (1,)
 
 
+def is_enlarged_skip(wires: GraphIndex, number: int, places: tuple[int, ...]) -> bool:
+    """Return whether the input of a residual Add that would get a pair is made by a Resize.
+
+    TensorRT 8.6 finds no kernel for a Resize in INT8 whose result a convolution adds (measured on feature pyramids).
+
+    places: one input, the skip of an Add that fuses into a convolution; where both get pairs, nothing is fused.
+    """
+    if len(places) != 1:
+        return False
+    maker = wires.maker(wires.nodes[number].input[places[0]])
+    return maker is not None and maker.op_type == "Resize"
+
+
 def comes_from_weighted(
     wires: GraphIndex, tensor: str, quantized: Mapping[int, tuple[int, ...]], *, alone: bool = True
 ) -> bool:

@@ -1,4 +1,9 @@
-"""Shared scales: the inputs of a Concat have one scale, and so have both sides of operators that only move values."""
+"""What only moves values: the inputs of a Concat have one scale, both sides of a MaxPool too, and all read one pair.
+
+TensorRT 8 writes a tensor once, in INT8, if all that read it do so behind one pair; for a reader without one it keeps
+a float copy, and converts that later (measured: docs/decisions/0018-kernels-that-write-int8.md). Newer compilers hand
+INT8 on through what moves values by themselves.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +11,16 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from quantkit.graph.index import GraphIndex
-from quantkit.graph.operators import AVERAGE_POOLS, CLIPPING, COMMUTING, ONNX_DOMAINS, SCALE_SHARING, WEIGHTED
+from quantkit.graph.index import GraphIndex, TensorReader
+from quantkit.graph.operators import (
+    AVERAGE_POOLS,
+    CLIPPING,
+    COMMUTING,
+    ONNX_DOMAINS,
+    SCALE_SHARING,
+    SHAPE_OPERATORS,
+    WEIGHTED,
+)
 from quantkit.values import QuantizedType
 
 
@@ -26,6 +39,12 @@ class TypedScales:
         """Return the scales with shared ones equal, within each type."""
         return TypedScales({kind: apply_shared_scales(each, scale_of) for kind, each in self.by_type.items()})
 
+
+RESIZE = "Resize"
+MOVING_WINDOWS = frozenset({"MaxPool", RESIZE})
+"""Operators that move values to places of another size."""
+MOVING_READERS = MOVING_WINDOWS | {"Concat"}
+"""Operators that move values, and that TensorRT runs as kernels of their own."""
 
 AnyScales: TypeAlias = "Mapping[str, float] | TypedScales"
 
@@ -86,6 +105,51 @@ def move_sources(wires: GraphIndex, tensor: str) -> set[str]:
         tensor = inputs[0]
         found.add(tensor)
     return found
+
+
+def moving_readers(
+    wires: GraphIndex, inputs: Mapping[int, tuple[int, ...]], without: Container[int]
+) -> dict[int, tuple[int, ...]]:
+    """Return Concat, MaxPool and Resize nodes → their inputs that are to be read behind a pair.
+
+    inputs: node → its inputs that are read behind a pair already. without: nodes that read floats all the same.
+    """
+    handing = {
+        number
+        for number, node in enumerate(wires.nodes)
+        if node.op_type in MOVING_READERS
+        and node.domain in ONNX_DOMAINS
+        and number not in without
+        and hands_int8_on(wires, number, inputs)
+    }
+    paired = {wires.nodes[n].input[k] for n, places in inputs.items() for k in places} - wires.constants
+    windows = [number for number in handing if wires.nodes[number].op_type in MOVING_WINDOWS]
+    paired |= {t for number in windows if moves_together(wires, t := wires.nodes[number].input[0], handing)}
+    found = {}
+    for number in sorted(handing):
+        node = wires.nodes[number]
+        read = range(len(node.input)) if node.op_type == "Concat" else (0,)
+        if places := tuple(k for k in read if node.input[k] in paired):
+            found[number] = places
+    return found
+
+
+def moves_together(wires: GraphIndex, tensor: str, handing: Container[int]) -> bool:
+    """Return whether several operators read a tensor, all of which hand INT8 on."""
+    if tensor in wires.held or tensor in wires.constants:
+        return False
+    readers = {r.number for r, node in wires.uses(tensor) if node.op_type not in SHAPE_OPERATORS}
+    return len(readers) > 1 and all(number in handing for number in readers)
+
+
+def hands_int8_on(wires: GraphIndex, number: int, inputs: Mapping[int, tuple[int, ...]]) -> bool:
+    """Return whether the result of an operator that moves values is read behind a pair; an Add's does not count."""
+
+    def reads(reader: TensorReader) -> bool:
+        return reader.place in inputs.get(reader.number, ())
+
+    behind = wires.uses_through(wires.nodes[number].output[0], COMMUTING | {RESIZE})
+    return any(reads(reader) and node.op_type != "Add" for reader, node in behind)
 
 
 class TensorGroups:

@@ -500,7 +500,8 @@ def test_the_order_of_nodes_does_not_matter(data: st.DataObject) -> None:
         node = data.draw(st.sampled_from([k for k, node in enumerate(waiting) if made.issuperset(node.input)]))
         other_order.proto.graph.node.append(waiting[node])
         made.update(waiting.pop(node).output)
-    first, second = inserted(model), inserted(other_order, every_scale(model))
+    choices = data.draw(st.sampled_from([Choices(), Choices(tensorrt=8)]))
+    first, second = inserted(model, choices=choices), inserted(other_order, every_scale(model), choices)
     assert first.pairs == second.pairs
     assert first.left == second.left
     reads = {

@@ -1,0 +1,80 @@
+"""Variants of placements that were timed on a GPU, replayed: the evidence for rules of the default placement."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "benchmarks" / "results" / "placement_variants.json"
+DOCUMENT: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8"))
+FLOAT_RESIZE = {"noskip", "convside"}
+"""Variants of the feature pyramid in which no Resize is INT8."""
+NOISE = 1.01
+"""Times that differ by less are equal: other work kept the CPU cores busy."""
+
+
+def times(network: str, variant: str) -> dict[str, float]:
+    """Batch size → median milliseconds of a variant."""
+    found = DOCUMENT["networks"][network]["variants"][variant]["milliseconds"]
+    return {batch: value["median"] for batch, value in found.items()}
+
+
+def test_the_page_shows_these_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [str(ROOT / "benchmarks"), *sys.path])
+    from placements.report import rendered_variants
+
+    assert RESULTS.with_suffix(".md").read_text(encoding="utf-8") == rendered_variants(DOCUMENT)
+
+
+def test_each_variant_was_timed_or_says_why_not() -> None:
+    for network in DOCUMENT["networks"].values():
+        for found in network["variants"].values():
+            assert ("milliseconds" in found) != ("error" in found)
+            for value in found.get("milliseconds", {}).values():
+                assert value["median"] > 0.0 <= value["spread"]
+
+
+def test_a_pyramid_builds_exactly_where_no_resize_is_int8() -> None:
+    variants = DOCUMENT["networks"]["pyramid"]["variants"]
+    assert {name for name, found in variants.items() if "milliseconds" in found} == FLOAT_RESIZE
+    for name in variants.keys() - FLOAT_RESIZE:
+        assert "any implementation for node /larger/Resize" in variants[name]["error"]
+    assert all(times("pyramid", "noskip")[b] <= found for b, found in times("pyramid", "convside").items())
+
+
+def test_moved_pairs_are_the_fastest_of_the_detector() -> None:
+    moved = times("yolov8n", "moves")
+    for variant in DOCUMENT["networks"]["yolov8n"]["variants"].keys() - {"moves"}:
+        for batch, found in times("yolov8n", variant).items():
+            assert moved[batch] < found
+    assert times("yolov8n", "default")["8"] / moved["8"] > 1.03
+
+
+def test_moved_pairs_lose_nothing_for_tensorrt_8() -> None:
+    found = DOCUMENT["accuracy"]["yolov8n"]
+    assert found["8.6"]["moves"] >= found["8.6"]["default"] >= found["float"]
+
+
+def test_newer_compilers_need_no_moved_pairs() -> None:
+    """Two kernels fewer of 134 are no reason to change what newer versions get."""
+    for counts in DOCUMENT["compiled"]["yolov8n"]["architectures"].values():
+        assert 0 <= counts["default"]["kernels"] - counts["moves"]["kernels"] <= 2
+        assert counts["default"]["int8_products"] == counts["moves"]["int8_products"]
+
+
+def test_the_default_of_mobilenetv2_is_not_behind() -> None:
+    default = times("mobilenetv2", "default")
+    for variant in DOCUMENT["networks"]["mobilenetv2"]["variants"]:
+        assert all(default[batch] <= NOISE * found for batch, found in times("mobilenetv2", variant).items())
+
+
+def test_attention_of_this_length_loses_whatever_is_int8() -> None:
+    fp16 = times("deit-197", "fp16")
+    for variant in DOCUMENT["networks"]["deit-197"]["variants"].keys() - {"fp16"}:
+        for batch, found in times("deit-197", variant).items():
+            assert found > 1.35 * fp16[batch]
