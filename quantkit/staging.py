@@ -20,7 +20,7 @@ from pathlib import Path
 
 from quantkit.errors import OutputError, StaleError
 from quantkit.paths import exists, file_status
-from quantkit.regular_file import open_regular, read_regular
+from quantkit.regular_file import open_regular, read_regular, regular_file_digest
 
 OUTPUT = "--output"
 """The usual option for the path of an output; errors name the option to change."""
@@ -204,6 +204,10 @@ class StagedFiles:
     def write(self, path: Path, content: bytes) -> None:
         """Write the new content of `path`. OSError."""
         self.place(path).write_bytes(content)
+
+    def digests(self) -> dict[str, str]:
+        """Return file name → sha256 of everything that was written so far. OSError."""
+        return {path.name: regular_file_digest(new) for path, new in self.staged.items()}
 
     def put_into_place(self) -> None:
         """Rename all files. OSError, or StaleError, after which everything is as it was."""

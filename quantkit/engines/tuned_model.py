@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +13,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 from quantkit.document import DocumentType
 from quantkit.errors import ModelError, StaleError, UsageError
 from quantkit.graph import Model, load_model
+from quantkit.graph.save import data_path
 from quantkit.paths import exists, is_folder
+from quantkit.regular_file import file_fault, regular_file_digest
 
 if TYPE_CHECKING:
     from quantkit.backends.tensorrt.options import BuildOptions
@@ -58,6 +61,8 @@ class TunedRecord(BaseModel):
 
     deploy: DeployedFiles
     provenance: dict[str, Any]
+    digests: dict[str, str] = {}
+    """File name → its sha256 when it was written."""
     speed: TimedMachine | None = None
 
 
@@ -81,8 +86,8 @@ def read_tuned(
     """Return the choice in a folder of `quantkit tune`, or in its `tune.json`.
 
     source: the network that was tuned. table: a table that the caller gives, which is a contradiction. UsageError if
-    there is one, or no record, StaleError if it is of another network, ModelError if it is damaged or a file is
-    missing.
+    there is one, or no record, StaleError if it is of another network or a file was changed since, ModelError if it is
+    damaged or a file is missing.
     """
     if table is not None:
         raise UsageError("the choice of a tuning names its table itself", remedy="leave out --table")
@@ -97,10 +102,31 @@ def read_tuned(
     chosen = record.deploy
     model = source.path if chosen.model is None else path.parent / chosen.model
     table = None if chosen.table is None else path.parent / chosen.table
-    for file in (model, table):
-        if file is not None and not exists(file):
-            raise ModelError(f"{path} names {file.name}, which is missing", remedy="tune again with --force")
+    own = None if chosen.model is None else model  # the network that was tuned is known by its own digest
+    for file in (own, table):
+        if file is not None:
+            refuse_changed(path, file, record.digests)
+    if own is not None and data_path(own).name in record.digests:
+        refuse_changed(path, data_path(own), record.digests)
     return TunedModel(model, chosen.precision, table, tuple(chosen.exclude))
+
+
+def refuse_changed(record: Path, file: Path, digests: Mapping[str, str]) -> None:
+    """Raise ModelError if a file of a tuning is missing, StaleError if it is not the one that was written with it."""
+    again = "tune again with --force"
+    if not exists(file):
+        raise ModelError(f"{record} names {file.name}, which is missing", remedy=again)
+    if file.name not in digests:
+        raise ModelError(f"{record} has no digest of {file.name}, so it may be another file by now", remedy=again)
+    try:
+        found = regular_file_digest(file)
+    except OSError as error:
+        raise ModelError(f"cannot read {file}: {file_fault(error)}", remedy=again) from None
+    if found != digests[file.name]:
+        raise StaleError(
+            f"{file} was changed after the tuning that {record} describes",
+            remedy="put the file back, or tune again with --force; to build it as it is, name it without --tuned",
+        )
 
 
 def tuned_record_path(folder: str | os.PathLike[str]) -> Path:

@@ -6,7 +6,8 @@ x.calib        calibration table of the original float network by the chosen rul
 x.fp8          the nodes that are FP8, for `--fp8 @FILE` of quantize; where others are INT8
 x.exclude      the nodes that stay float, for `--exclude @FILE` of quantize and build
 x.fp16.onnx    the cleaned float network, where the search by time chose FP16
-tune.json      every trial, the chosen one, and the reasons; `deploy` names the files to build the engine from
+tune.json      every trial, the chosen one, and the reasons; `deploy` names the files to build the engine from, and
+               `digests` holds the sha256 of every other file
 """
 
 from __future__ import annotations
@@ -113,7 +114,6 @@ def write_tuning(written: TuningFiles, folder: Path, options: TuneOptions) -> Tu
         **(tuned_table_files(written, paths["table"], options.tensorrt_version) if table else {}),
         paths["exclude"]: text_bytes(tuned_exclusion_text(tuning)),
         **({paths["types"]: text_bytes(types_text(tuning))} if types else {}),
-        paths["record"]: tune_json(tuning),
     }
     is_new = not exists(folder)
     try:
@@ -128,6 +128,7 @@ def write_tuning(written: TuningFiles, folder: Path, options: TuneOptions) -> Tu
             if written.plain is not None:
                 stage_model(written.plain, written.source.folder, paths["fp16"], new)
             refuse_changed_weights(written.source)
+            new.write(paths["record"], tune_json(tuning, new.digests()))
     except BaseException:
         if is_new:
             with contextlib.suppress(OSError):  # not empty
@@ -196,7 +197,7 @@ def types_text(tuning: Tuning) -> str:
     return "".join(f"{escape_controls(line)}\n" for line in lines)
 
 
-def tune_json(tuning: Tuning) -> bytes:
-    """Return the content of `tune.json`."""
-    made = tuning_document(tuning, evaluation_document(tuning.report))
+def tune_json(tuning: Tuning, digests: Mapping[str, str]) -> bytes:
+    """Return the content of `tune.json`. digests: name of a file beside it → its sha256."""
+    made = {**tuning_document(tuning, evaluation_document(tuning.report)), "digests": dict(digests)}
     return text_bytes(f"{json.dumps(made, indent=2, ensure_ascii=False, allow_nan=False)}\n")

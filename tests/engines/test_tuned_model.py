@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,12 @@ def record(source: Model, folder: Path, **deploy: Any) -> Path:
     folder.mkdir(exist_ok=True)
     chosen = {"precision": "int8", "model": "net.int8.onnx", "table": None} | deploy
     document = {"format": 1, "deploy": chosen, "provenance": {"model": source.sha256, "more": [1]}}
+    names = [name for name in (chosen["model"], chosen["table"]) if name]
+    content = source.path.read_bytes()
+    document["digests"] = {name: hashlib.sha256(content).hexdigest() for name in names}
     (folder / "tune.json").write_text(json.dumps(document))
-    for name in (chosen["model"], chosen["table"]):
-        if name:
-            (folder / name).write_bytes(source.path.read_bytes())
+    for name in names:
+        (folder / name).write_bytes(content)
     return folder
 
 
@@ -60,6 +63,37 @@ def test_what_cannot_be_built_is_refused(source: Model, tmp_path: Path) -> None:
         read_tuned(folder, source)
     (folder / "tune.json").write_text("{}")
     with pytest.raises(ModelError, match="deploy"):
+        read_tuned(folder, source)
+
+
+@pytest.mark.parametrize("deploy", [{}, {"model": None, "table": "net.calib"}])
+def test_a_file_that_changed_is_refused(source: Model, tmp_path: Path, deploy: dict[str, Any]) -> None:
+    folder = record(source, tmp_path / "out", **deploy)
+    path = folder / (deploy.get("table") or "net.int8.onnx")
+    path.write_bytes(path.read_bytes() + b"\0")
+    with pytest.raises(StaleError, match=rf"{path.name} was changed after the tuning"):
+        read_tuned(folder, source)
+    with pytest.raises(StaleError, match="was changed after the tuning"):
+        build(source.path, tuned=folder)
+
+
+def test_weights_in_a_file_of_their_own_are_compared(source: Model, tmp_path: Path) -> None:
+    folder = record(source, tmp_path / "out")
+    (folder / "net.int8.onnx.data").write_bytes(b"weights")
+    read_tuned(folder, source)
+    document = json.loads((folder / "tune.json").read_text())
+    document["digests"]["net.int8.onnx.data"] = hashlib.sha256(b"others").hexdigest()
+    (folder / "tune.json").write_text(json.dumps(document))
+    with pytest.raises(StaleError, match=r"net\.int8\.onnx\.data was changed"):
+        read_tuned(folder, source)
+
+
+def test_a_record_without_digests_is_refused(source: Model, tmp_path: Path) -> None:
+    folder = record(source, tmp_path / "out")
+    document = json.loads((folder / "tune.json").read_text())
+    del document["digests"]
+    (folder / "tune.json").write_text(json.dumps(document))
+    with pytest.raises(ModelError, match=r"has no digest of net\.int8\.onnx"):
         read_tuned(folder, source)
 
 

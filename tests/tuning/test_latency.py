@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,8 @@ def test_the_record_holds_every_candidate(gpu: Any, statistics: quantkit.Statist
     made = tuned(statistics, output=tmp_path / "out")
     record = json.loads((tmp_path / "out" / "tune.json").read_text())
     assert record["deploy"] == dict(made.deployment)
+    written = {path.name: path for path in (tmp_path / "out").iterdir() if path.name != "tune.json"}
+    assert record["digests"] == {name: sha256(path.read_bytes()).hexdigest() for name, path in written.items()}
     speed = record["speed"]
     assert (speed["objective"], speed["chosen"], speed["kind"]) == ("latency", "cut", "qdq")
     assert speed["builds"] == sum(c["build_seconds"] is not None for c in speed["candidates"])

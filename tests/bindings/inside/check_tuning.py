@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from hashlib import sha256
 from pathlib import Path
 
 import checked
@@ -56,7 +57,9 @@ def test_its_choice_is_built(found: SpeedTuning) -> None:
     assert chosen is not None
     precision = "int8" if found.chosen.kind.value == "qdq" else "tf32" if found.half else "fp16"
     deploy = {"precision": precision, "model": chosen.name, "table": None}
-    Path("out/tune.json").write_text(json.dumps({"deploy": deploy, "provenance": {"model": model.sha256}}))
+    digests = {chosen.name: sha256(Path("out", chosen.name).read_bytes()).hexdigest()}
+    document = {"deploy": deploy, "digests": digests, "provenance": {"model": model.sha256}}
+    Path("out/tune.json").write_text(json.dumps(document))
     made = build("two.onnx", tuned="out", output="tuned.engine", shapes="x=1:4:8")
     assert made.record.model.file == chosen.name
     assert made.record.precision == precision
