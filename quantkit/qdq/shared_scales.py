@@ -1,4 +1,4 @@
-"""What only moves values: the inputs of a Concat have one scale, both sides of a MaxPool too, and all read one pair.
+"""Tensors that are only moved: a Concat joins tensors of one scale, both sides of a MaxPool have one, all read one pair.
 
 TensorRT 8 writes a tensor once, in INT8, if all that read it do so behind one pair; for a reader without one it keeps
 a float copy, and converts that later (measured: docs/decisions/0018-kernels-that-write-int8.md). Newer compilers hand
