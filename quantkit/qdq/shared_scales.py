@@ -1,4 +1,6 @@
-"""Tensors that are only moved: a Concat joins tensors of one scale, both sides of a MaxPool have one, all read one pair.
+"""Tensors that are only moved: their shared scales, and the pair that all of their readers share.
+
+The inputs of a Concat have one scale, and so have both sides of operators that only move values.
 
 TensorRT 8 writes a tensor once, in INT8, if all that read it do so behind one pair; for a reader without one it keeps
 a float copy, and converts that later (measured: docs/decisions/0018-kernels-that-write-int8.md). Newer compilers hand
