@@ -5,7 +5,8 @@
 FOLDER holds everything and lets a run that was cut short go on. --models: trained networks (NETWORK.onnx); --images:
 CIFAR-10 as train/ and test/ class folders; --modelopt: where nvidia-modelopt 0.47.0 is installed. Two Pythons: --torch
 exports and runs modelopt (torch, timm), --python has TensorRT, pycuda and quantkit. Writes OUTPUT/placement.json, which
-becomes results/placement.json, after each step.
+becomes results/placement.json, after each step: rows of --previous stay, as earlier ones where the default placement of
+their network has changed.
 
 Networks with random weights tell times and nothing else; those with labels are counted on 10,000 images.
 """
@@ -29,6 +30,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from placements import engines, quantized  # noqa: E402
+from placements.earlier import PAIRS, placement_digest, with_previous  # noqa: E402
 from placements.networks import NETWORKS, write_network  # noqa: E402
 
 AFTER = "resnet20:repeat+time-repeat,resnet50:repeat+time-repeat,resnet20:budget,shared-head:as-exported+time"
@@ -125,7 +127,8 @@ class Conductor:
                 "level": self.arguments.level,
                 "networks": {name: without_paths(found) for name, found in known.items() if found},
             }
-            (self.arguments.output / "placement.json").write_text(json.dumps(document, indent=1) + "\n")
+            made = with_previous(document, json.loads(self.arguments.previous.read_text()))
+            (self.arguments.output / "placement.json").write_text(json.dumps(made, indent=1) + "\n")
 
     def run(self) -> None:
         """Run everything that is not done, as far as the time goes."""
@@ -162,6 +165,7 @@ def run_stage(stage: str, name: str, arguments: argparse.Namespace) -> None:
         part.replace(path)
     elif stage == "quantize":
         quantized.quantize_with_quantkit(network, path, arguments.images)
+        bench_of(name, arguments).learn(PAIRS, placement_digest(path.with_suffix(".default.onnx")))
     elif stage == "modelopt":
         sys.path.insert(0, str(arguments.modelopt))
         quantized.quantize_with_modelopt(network, path, arguments.images, folder / "modelopt" / name)
@@ -232,6 +236,9 @@ def main() -> None:
     for name in ("models", "images", "modelopt"):
         parser.add_argument(f"--{name}", type=Path, required=name != "images")
     parser.add_argument("--output", type=Path, help="default: FOLDER")
+    parser.add_argument(
+        "--previous", type=Path, default=HERE / "results" / "placement.json", help="results to go on with"
+    )
     parser.add_argument("--torch", default="python3")
     parser.add_argument("--python", default=sys.executable)
     parser.add_argument("--gpus", default="0", help="numbers; 1@60 begins after 60 seconds")
