@@ -98,7 +98,7 @@ def rendered_variants(document: Mapping[str, Any]) -> str:
         "",
         "What other places of Q/DQ pairs cost or gain, where the default was slower than another tool or did not",
         "build. Times are ms, the median of nine rounds and half of the distance between their quartiles. Engines of",
-        "one sitting took turns.",
+        "one sitting took turns. `benchmarks/placement_variants.py` makes, builds and times such variants.",
         "",
         f"{document['machine']}, builder optimization level {document['level']}, {document['date']}.",
         f"{document['conditions']}.",

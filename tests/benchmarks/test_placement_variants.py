@@ -7,7 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+
+from quantkit.graph.index import index_graph
+from quantkit.qdq.placement import Choices, place_pairs
+from tests.support.qdq import every_scale, model_of, noise
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "placement_variants.json"
@@ -16,6 +21,13 @@ FLOAT_RESIZE = {"noskip", "convside"}
 """Variants of the feature pyramid in which no Resize is INT8."""
 NOISE = 1.01
 """Times that differ by less are equal: other work kept the CPU cores busy."""
+
+
+NETWORK = (
+    'a = Conv(x, w) l = Resize<mode = "nearest">(a, , two) b = Resize<mode = "nearest">(x, , two) k = Conv(b, v) '
+    "m = Add(k, l) r = Relu(m) s = Conv(r, u) c = Concat<axis = 1>(r, s) y = Conv(c, d)"
+)
+"""An Add whose skip a Resize makes; a Resize and a Concat of tensors that a convolution reads, too."""
 
 
 def times(network: str, variant: str) -> dict[str, float]:
@@ -78,3 +90,29 @@ def test_attention_of_this_length_loses_whatever_is_int8() -> None:
     for variant in DOCUMENT["networks"]["deit-197"]["variants"].keys() - {"fp16"}:
         for batch, found in times("deit-197", variant).items():
             assert found > 1.35 * fp16[batch]
+
+
+@pytest.mark.parametrize(
+    ("variant", "behind"),
+    [
+        ("default", {"b": [0], "c": [0]}),
+        ("unmoved", {}),
+        ("skip", {"m": [1], "b": [0], "c": [0]}),
+        ("convside", {"m": [0], "b": [0], "c": [0]}),
+        ("before", {"l": [0], "b": [0], "c": [0]}),
+    ],
+)
+def test_a_variant_differs_from_the_default_by_its_rule(
+    variant: str, behind: dict[str, list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [str(ROOT / "benchmarks"), *sys.path])
+    import placement_variants
+
+    named = {name: noise(4, 4, 1, 1) for name in "wvu"} | {"d": noise(4, 8, 1, 1)}
+    two = np.array([1, 1, 2, 2], np.float32)
+    model = model_of(f"(float[1, 4, 8, 8] x) => (float[1, 4, 16, 16] y) {{ {NETWORK} }}", two=two, **named)
+    wires = index_graph(model.proto)
+    found = dict(place_pairs(wires, every_scale(model), Choices(tensorrt=8)).inputs)
+    placement_variants.VARIANTS[variant].rule(wires, found)
+    others = {n: list(places) for n, places in found.items() if wires.nodes[n].op_type != "Conv"}
+    assert {wires.nodes[n].output[0]: places for n, places in others.items()} == behind

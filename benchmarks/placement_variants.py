@@ -1,0 +1,237 @@
+"""Variants of a placement, built and timed side by side on a GPU: the evidence for a rule of the default placement.
+
+    python benchmarks/placement_variants.py FOLDER NETWORK:VARIANT,VARIANT… … [--output DIR] [--batches 1,8] [--level 2]
+
+FOLDER holds NETWORK.onnx and NETWORK.stats.safetensors, as `quantkit calibrate` or placement.py leave them, and for the
+variants `table` and `modelopt` NETWORK.calib and NETWORK.modelopt.onnx. --dry writes the Q/DQ models alone, without a
+GPU. Adds a line for each engine, and one for each network's times, to OUTPUT/variants.jsonl; what is there is not built
+again. results/placement_variants.json was put together from such lines. Its `default` of yolov8n and pyramid is what
+`unmoved` and `skip` are here, because the default has changed since; what is not here was edited by hand.
+
+    default       today's placement for TensorRT 8         fp16, table    no pairs
+    unmoved       Concat, MaxPool, Resize read floats      modelopt       as modelopt placed them
+    skip          also the skip that a Resize makes        before         instead, the input of that Resize
+    convside      instead, the convolution's side          add-one        one pair at Adds that have two
+    attn, fc, no-qkv    of vision transformers: INT8 around attention alone, in the MLP alone, and everywhere but in the
+                        product that makes Q, K and V
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+import quantkit  # noqa: E402
+from quantkit.graph import load_model  # noqa: E402
+from quantkit.graph.index import GraphIndex  # noqa: E402
+from quantkit.qdq import insert  # noqa: E402
+from quantkit.qdq.placement import Choices, Placement, place_pairs  # noqa: E402
+from quantkit.qdq.shared_scales import MOVING_READERS, AnyScales  # noqa: E402
+from quantkit.values import QuantizedType  # noqa: E402
+
+TENSORRT = "8.6.0"
+Inputs = dict[int, tuple[int, ...]]
+Rule = Callable[[GraphIndex, Inputs], None]
+"""Changes which inputs of which nodes are read behind a pair."""
+
+
+def keep(wires: GraphIndex, inputs: Inputs) -> None:
+    """Change nothing."""
+
+
+def unmove(wires: GraphIndex, inputs: Inputs) -> None:
+    """Let operators that only move values read floats."""
+    for number in [n for n in inputs if wires.nodes[n].op_type in MOVING_READERS]:
+        del inputs[number]
+
+
+def enlarged(wires: GraphIndex) -> Iterator[tuple[int, int]]:
+    """Yield the Adds, and the place of their input, that a Resize makes."""
+    for number, node in enumerate(wires.nodes):
+        if node.op_type == "Add":
+            for place, name in enumerate(node.input):
+                maker = wires.maker(name)
+                if maker is not None and maker.op_type == "Resize":
+                    yield number, place
+
+
+def pair_skip(wires: GraphIndex, inputs: Inputs) -> None:
+    """Give the skip that a Resize makes a pair."""
+    for number, place in enlarged(wires):
+        inputs[number] = (place,)
+
+
+def pair_convolution(wires: GraphIndex, inputs: Inputs) -> None:
+    """Give the other input of such an Add a pair."""
+    for number, place in enlarged(wires):
+        inputs[number] = (1 - place,)
+
+
+def pair_before(wires: GraphIndex, inputs: Inputs) -> None:
+    """Give the input of such a Resize a pair."""
+    for number, place in enlarged(wires):
+        inputs[wires.makers[wires.nodes[number].input[place]]] = (0,)
+
+
+def pair_once(wires: GraphIndex, inputs: Inputs) -> None:
+    """Leave Adds that have pairs on both inputs the one that does not come from what only the Add reads."""
+    for number in [n for n, places in inputs.items() if places == (0, 1) and wires.nodes[n].op_type == "Add"]:
+        alone = [len(wires.readers[name]) == 1 for name in wires.nodes[number].input]
+        inputs[number] = (1 if alone[0] else 0,)
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A variant: a rule on top of the default placement, and nodes that stay float."""
+
+    rule: Rule = keep
+    exclude: tuple[str, ...] = ()
+
+
+VARIANTS = {
+    "default": Variant(),
+    "unmoved": Variant(unmove),
+    "skip": Variant(pair_skip),
+    "convside": Variant(pair_convolution),
+    "before": Variant(pair_before),
+    "add-one": Variant(pair_once),
+    "attn": Variant(exclude=("/blocks/*/mlp/*", "/head/*")),
+    "fc": Variant(exclude=("/blocks/*/attn/*", "/head/*")),
+    "no-qkv": Variant(exclude=("/blocks/*/attn/qkv/*",)),
+}
+GIVEN = {"fp16": ("{}.onnx", "fp16"), "table": ("{}.onnx", "int8"), "modelopt": ("{}.modelopt.onnx", "int8")}
+"""Variants that are not made here → file and precision."""
+
+
+def write_variant(folder: Path, network: str, name: str) -> Path:
+    """Write the Q/DQ model of a variant, and return its path."""
+    variant, model = VARIANTS[name], folder / f"{network}.onnx"
+
+    def place(wires: GraphIndex, scales: AnyScales, choices: Choices | None = None) -> Placement:
+        found = place_pairs(wires, scales, choices)
+        inputs = dict(found.inputs)
+        variant.rule(wires, inputs)
+        types = dict.fromkeys(sorted(inputs), QuantizedType.INT8)
+        return replace(found, inputs={number: inputs[number] for number in types}, types=types)
+
+    target = folder / f"{network}.{name}.onnx"
+    insert.place_pairs = place
+    try:
+        quantkit.quantize(
+            model, target, statistics=model.with_suffix(".stats.safetensors"), tensorrt_version=TENSORRT, force=True,
+            exclude=variant.exclude,
+        )  # fmt: skip
+    finally:
+        insert.place_pairs = place_pairs
+    return target
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One run: where files lie, and how engines are built and timed."""
+
+    folder: Path
+    output: Path
+    batches: tuple[int, ...]
+    level: int
+
+    @property
+    def lines(self) -> Path:
+        """The file of results."""
+        return self.output / "variants.jsonl"
+
+    def add(self, **line: Any) -> None:
+        """Keep one result at once: TensorRT may crash at the next."""
+        print(json.dumps(line), flush=True)
+        with self.lines.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def built(self) -> set[tuple[str, str]]:
+        """Return network and variant of the builds that ended."""
+        text = self.lines.read_text() if self.lines.exists() else ""
+        known = [json.loads(line) for line in text.splitlines()]
+        return {(line["network"], line["variant"]) for line in known if line["what"] in ("built", "failed")}
+
+    def engine(self, network: str, name: str) -> Path:
+        """Return the path of an engine."""
+        return self.output / f"{network}.{name}.engine"
+
+    def build(self, network: str, name: str) -> None:
+        """Build the engine of a variant, or note why there is none."""
+        file, precision = GIVEN.get(name, (f"{{}}.{name}.onnx", "int8"))
+        path = self.folder / file.format(network)
+        least, most = min(self.batches), max(self.batches)
+        try:
+            made = quantkit.build(
+                path, precision=precision, table=self.folder / f"{network}.calib" if name == "table" else None,
+                output=self.engine(network, name), level=self.level, force=True, retarget=True,
+                shapes=f"{load_model(path).inputs[0].name}={least}:{most}:{most}",
+            )  # fmt: skip
+        except quantkit.QuantkitError as error:
+            self.add(what="failed", network=network, variant=name, error=str(error)[:1000])
+            return
+        layers = made.record.layers
+        self.add(
+            what="built", network=network, variant=name, build_seconds=made.record.seconds, kernels=len(layers),
+            reformats=sum("eformat" in layer.name for layer in layers), precisions=dict(made.counts),
+        )  # fmt: skip
+
+    def time(self, network: str, names: list[str]) -> None:
+        """Time the engines of a network side by side."""
+        from quantkit.engines.round_times import measure_rounds
+
+        paths = {name: path for name in names if (path := self.engine(network, name)).exists()}
+        found = measure_rounds(paths, self.batches, seconds=0.05)
+        times = {
+            name: {str(b): {"median": t.median, "spread": t.spread} for b, t in by_batch.items()}
+            for name, by_batch in found.items()
+        }
+        self.add(what="timed", network=network, ms=times)
+
+
+def main() -> None:
+    """Make, build and time the variants of all networks that were named."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("networks", nargs="+", metavar="NETWORK:VARIANT,VARIANT…")
+    parser.add_argument("--output", type=Path, help="default: FOLDER")
+    parser.add_argument("--batches", default="1,8")
+    parser.add_argument("--level", type=int, default=2, help="of TensorRT's builder optimization")
+    parser.add_argument("--dry", action="store_true", help="write the models alone")
+    arguments = parser.parse_args()
+    batches = tuple(int(size) for size in arguments.batches.split(","))
+    session = Session(arguments.folder, arguments.output or arguments.folder, batches, arguments.level)
+    session.output.mkdir(parents=True, exist_ok=True)
+    plan = [(network, names.split(",")) for network, _, names in (word.partition(":") for word in arguments.networks)]
+    if unknown := {name for _, names in plan for name in names} - VARIANTS.keys() - GIVEN.keys():
+        parser.error(f"unknown variants: {', '.join(sorted(unknown))}; known: {', '.join((*VARIANTS, *GIVEN))}")
+    for network, names in plan:
+        for name in names:
+            if name in VARIANTS:
+                write_variant(session.folder, network, name)
+    if not arguments.dry:
+        build_and_time(session, plan)
+
+
+def build_and_time(session: Session, plan: list[tuple[str, list[str]]]) -> None:
+    """Build all engines in one process, as builds then share kernel times."""
+    from quantkit.backends.tensorrt.build import kernels_loaded
+
+    with kernels_loaded():
+        for network, names in plan:
+            for name in names:
+                if (network, name) not in session.built():
+                    session.build(network, name)
+            session.time(network, names)
+
+
+if __name__ == "__main__":
+    main()
