@@ -158,9 +158,10 @@ def tensor_observer(
         inputs = {i.name for i in network.inputs}
         tensors = [name for name in names if name not in inputs]
         run = open_session(network, tensors, threads=data.options.threads).runner()
-        seen = 0
+        seen, size = 0, None if sliced else 0
         for portion in feed.portions():
-            size = slice_size(network, names, portion) if sliced else 0
+            if size is None:  # once: shapes are inferred for it
+                size = slice_size(network, names, portion)
             for batch, samples in slice_batch(portion.batch, portion.samples, size, portion.axes):
                 yield {**batch, **run(batch)}
                 seen += samples
