@@ -65,6 +65,8 @@ class SquaredError:
 
 
 CANDIDATES = tuple(SquaredError(c, weighted) for weighted in (True, False) for c in (1.0, 1.25, 1.5, 2.0, 3.0))
+CANDIDATES_FROM = 64
+"""Calibration images from which on the candidates are measured too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,8 @@ def measured(task: Task) -> dict[str, dict[str, float]]:
         return found
     with TemporaryDirectory() as folder:
         np.savez(first := Path(folder) / "first.npz", x=judge.calibration[: task.count])
-        found = {name: of(answers(made, judge.pixels)) for name, made in quantized(model, first)}
+        rules = (*SINGLE, *(CANDIDATES if task.count >= CANDIDATES_FROM else ()))
+        found = {name: of(answers(made, judge.pixels)) for name, made in quantized(model, first, rules)}
         if task.count == len(judge.calibration):
             half = Model(model.path, convert_to_fp16(model).proto, "")
             for name, made in quantized(half, first, SINGLE[:1]):
@@ -113,7 +116,7 @@ def measured(task: Task) -> dict[str, dict[str, float]]:
     return found
 
 
-def quantized(model: Model, images: Path, rules: tuple[Any, ...] = (*SINGLE, *CANDIDATES)) -> Any:
+def quantized(model: Model, images: Path, rules: tuple[Any, ...]) -> Any:
     """Name and Q/DQ model of every rule by statistics alone, then of the default with data."""
     common = {"preprocess": "cifar10"}
     proto = model.proto
