@@ -56,7 +56,7 @@ DEFAULT_RULE = "wmse"
 """The rule of every command: with few images it lost least on the networks of our benchmarks, and with many as little
 as `mse` (benchmarks/results/rules.md)."""
 WHY_DEFAULT_RULE = (
-    f"Default: {DEFAULT_RULE}, which lost least with few images on the networks of our benchmarks; "
+    f"Default: {DEFAULT_RULE}, which lost least over the networks of our benchmarks; "
     "entropy gives TensorRT's own table."
 )
 """The reason, for help texts."""

@@ -27,14 +27,29 @@ def least_error_threshold(
 ) -> float:
     """Return the bin edge of least squared error, at most max|x|; 0 for a tensor that was zero.
 
-    counts: how much each bin counts [2048]; by default its number of values. clipping: how much the error of clipped
-    values counts beside that of rounded ones. A grid of edges is tried, then every edge around the best of them.
+    counts, clipping: as for `least_error_edge`.
     """
     import numpy as np
 
     if histogram.amax == 0.0:
         return 0.0
     counts = histogram.counts.astype(np.float64) if counts is None else counts
+    return edge_threshold(histogram, least_error_edge(histogram, counts, clipping))
+
+
+def edge_threshold(histogram: Histogram, edge: int) -> float:
+    """Return the threshold at a bin edge, at most max|x|."""
+    return min(float32(edge * histogram.width), histogram.amax)
+
+
+def least_error_edge(histogram: Histogram, counts: NDArray[np.float64], clipping: float) -> int:
+    """Return the number of the bin edge of least squared error, of a tensor that was not zero.
+
+    counts: how much each bin counts [2048]. clipping: how much the error of clipped values counts beside that of
+    rounded ones. A grid of edges is tried, then every edge around the best of them.
+    """
+    import numpy as np
+
     last = min(len(histogram.counts), int(np.ceil(histogram.amax / histogram.width)))
     edges, rounding = edge_grid()
     tried = int(np.searchsorted(edges, last, side="right"))
@@ -47,8 +62,7 @@ def least_error_threshold(
     around = np.flatnonzero(asked)
     parts = np.array_split(around, -(-len(around) // 64))  # small enough for the cache
     errors = np.concatenate([squared_errors(counts, part, clipping=clipping) for part in parts])
-    best = int(around[np.argmin(errors)])
-    return min(float32(best * histogram.width), histogram.amax)
+    return int(around[np.argmin(errors)])
 
 
 @lru_cache(maxsize=1)

@@ -1,10 +1,13 @@
-"""The rule `wmse`: least squared error, each value weighted by what the next layer makes of its channel.
+"""The rule `wmse`: least squared error, where clipped values count more than rounded ones, and channels by their use.
 
-Values of channels that the next layer multiplies by large weights count more (`ChannelImportance`). A tensor
-that no stored weight reads is weighted equally.
+Clipped values lie together, in the loudest samples, and all lose in the same direction, so that the next layer sums
+their errors up; those of rounded values cancel out. And the largest values of the next samples exceed those of a few
+that were seen. With n samples the squared error of a clipped value counts 1.5 + 28/n times, which is 5 times with 8.
+Both numbers are measured (benchmarks/results/rules.md).
 
-The largest values of the next samples exceed those of a few that were seen: with n samples the error of clipped values
-counts 1 + 28/n times, which is 4.5 times with 8. The number 28 is measured.
+Values of channels that the next layer multiplies by large weights count more (`ChannelImportance`), but only where that
+matters: where the threshold of equal channels would at least double the weighted error. Elsewhere the weights of one
+layer say less than chance about the error at the network's outputs.
 """
 
 from __future__ import annotations
@@ -14,20 +17,26 @@ from typing import TYPE_CHECKING
 
 from quantkit.rules.mse import MseFp8
 from quantkit.rules.registry import RuleKind
-from quantkit.rules.squared_error import least_error_threshold
+from quantkit.rules.squared_error import edge_threshold, least_error_edge, squared_errors
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from quantkit.histogram import Histogram
 
 
+CLIPPED = 1.5
+"""How much the squared error of a clipped value counts beside that of a rounded one, with any number of samples."""
 FEW = 28.0
-"""Divided by the number of samples: how much more the squared error of a clipped value counts than that of a rounded
-one."""
+"""Divided by the number of samples: how much more it counts."""
+MATTERS = 2.0
+"""Factor of the weighted error from which on channels count by their use."""
 
 
 @dataclass(frozen=True, slots=True)
 class WeightedMse:
-    """Least mean squared error of clipping and rounding to 8 bits, weighted by the importance of channels."""
+    """Least mean squared error of clipping and rounding to 8 bits, weighted as this module says."""
 
     @property
     def name(self) -> str:
@@ -35,9 +44,25 @@ class WeightedMse:
         return "wmse"
 
     def threshold(self, histogram: Histogram) -> float:
-        """Return a bin edge, at most max|x|."""
-        clipping = 1.0 + (FEW / histogram.samples if histogram.samples else 0.0)
-        return least_error_threshold(histogram, histogram.weighted_counts, clipping)
+        """Return a bin edge, at most max|x|; 0 for a tensor that was zero."""
+        import numpy as np
+
+        if histogram.amax == 0.0:
+            return 0.0
+        clipping = CLIPPED + (FEW / histogram.samples if histogram.samples else 0.0)
+        equal = least_error_edge(histogram, histogram.counts.astype(np.float64), clipping)
+        if histogram.importance is None:
+            return edge_threshold(histogram, equal)
+        weighted = least_error_edge(histogram, histogram.weighted_counts, clipping)
+        at_equal, least = weighted_errors(histogram.weighted_counts, (equal, weighted), clipping)
+        return edge_threshold(histogram, weighted if at_equal > MATTERS * least else equal)
+
+
+def weighted_errors(counts: NDArray[np.float64], edges: tuple[int, int], clipping: float) -> NDArray[np.float64]:
+    """Return the squared error at each edge [2], in bins²."""
+    import numpy as np
+
+    return squared_errors(counts, np.array(edges), clipping=clipping)
 
 
 def wmse_in_fp8(rule: WeightedMse) -> MseFp8:
@@ -48,7 +73,7 @@ def wmse_in_fp8(rule: WeightedMse) -> MseFp8:
 KIND = RuleKind(
     "wmse",
     WeightedMse,
-    "least squared error, weighted by the weights that read a tensor",
+    "least squared error; clipped values count more, and channels by use where that matters",
     in_fp8=wmse_in_fp8,
     rank=5,
 )
