@@ -15,6 +15,7 @@ import argparse
 import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -81,6 +82,13 @@ PEERS: dict[str, Callable[[Path, Any, Path], None]] = {
 """In this order: modelopt replaces parts of onnxruntime's quantizer when it is imported."""
 
 
+def versioned(peer: str) -> str:
+    """Return a peer's name with its version: `modelopt 0.47 max`."""
+    tool, method = peer.split(" ")
+    package = {"modelopt": "nvidia-modelopt"}.get(tool, tool)
+    return f"{tool} {'.'.join(version(package).split('.')[:2])} {method}"
+
+
 def main() -> None:
     """Quantize every network by every peer."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -94,7 +102,7 @@ def main() -> None:
     given.target.mkdir(parents=True, exist_ok=True)
     for name in (peer for peer in PEERS if peer in given.peers):
         for network in given.networks:
-            target = given.target / f"{network.stem}.{name}.onnx"
+            target = given.target / f"{network.stem}.{versioned(name)}.onnx"
             with TemporaryDirectory() as folder:
                 copy = Path(shutil.copy(network, folder))  # modelopt writes its own version over what it reads
                 made = Path(folder) / "quantized.onnx"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 SINGLE = ("wmse", "mse", "minmax", "entropy", "percentile:99.99")
 DEFAULT = "wmse"
 WITH_DATA = "with data"
-PEERS = ("modelopt max", "modelopt entropy", "onnxruntime static")
 
 Networks = Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]]
 
@@ -26,7 +26,8 @@ def candidates_of(networks: Networks, counts: Iterable[str]) -> list[str]:
 
 def counts_of_candidates(networks: Networks) -> list[str]:
     """Return the numbers of images with which more than the rules that users can name was measured."""
-    return [c for c in counts_of(networks) if set(candidates_of(networks, [c])) > set(SINGLE)]
+    shared = [c for c in counts_of(networks) if all(c in figures for figures in networks.values())]
+    return [c for c in shared if set(candidates_of(networks, [c])) > set(SINGLE)]
 
 
 def best_single(figures: Mapping[str, Mapping[str, float]]) -> tuple[str, float]:
@@ -36,8 +37,9 @@ def best_single(figures: Mapping[str, Mapping[str, float]]) -> tuple[str, float]
 
 
 def below_best(figures: Mapping[str, Mapping[str, float]], way: str) -> float:
-    """Return by how many dB a way is below the best of the single rules; below 0 where it is better."""
-    return best_single(figures)[1] - figures[way]["sqnr_db"]
+    """Return by how many dB a way is below the best of the single rules; below 0 where it is better, NaN where it was
+    not measured."""
+    return best_single(figures)[1] - figures.get(way, {"sqnr_db": math.nan})["sqnr_db"]
 
 
 def chosen_default(networks: Networks, counts: Iterable[str], without: str | None = None) -> str:
@@ -54,7 +56,12 @@ def chosen_default(networks: Networks, counts: Iterable[str], without: str | Non
 def better_than_peers(figures: Mapping[str, Mapping[str, Mapping[str, float]]], way: str) -> bool:
     """Return whether a way has a higher SQNR than every peer that made a model."""
     ours = figures["512"][way]["sqnr_db"]
-    return all(ours > figures["peers"][peer]["sqnr_db"] for peer in PEERS if peer in figures["peers"])
+    return all(ours > figures["peers"][peer]["sqnr_db"] for peer in figures["peers"] if peer != "FP32")
+
+
+def peers_of(networks: Networks) -> list[str]:
+    """Return the names of the other tools' models."""
+    return sorted({peer for figures in networks.values() for peer in figures.get("peers", {})} - {"FP32"})
 
 
 def cell(figures: Mapping[str, float] | None) -> str:
@@ -80,15 +87,18 @@ def rendered(document: Mapping[str, Any]) -> str:
         head = f"| network | {WITH_DATA} | {' | '.join(SINGLE)} | below the best: default | with data |"
         text += ["", f"## {count} calibration images", "", head, "|---|" + "---|" * (len(SINGLE) + 3)]
         for name, figures in networks.items():
+            if count not in figures:
+                continue
             found = figures[count]
-            below = " | ".join(f"{below_best(found, way):.1f}" for way in (DEFAULT, WITH_DATA))
+            below = " | ".join(f"{below_best(found, way):.1f}".replace("nan", "–") for way in (DEFAULT, WITH_DATA))
             cells = " | ".join(cell(found.get(way)) for way in (WITH_DATA, *SINGLE))
             text.append(f"| {name} | {cells} | {below} |")
     text += ["", "## Other tools, 512 calibration images", ""]
-    text += [f"| network | with data | {DEFAULT} | {' | '.join(PEERS)} |", "|---|" + "---|" * (len(PEERS) + 2)]
+    peers = peers_of(networks)
+    text += [f"| network | {WITH_DATA} | {DEFAULT} | {' | '.join(peers)} |", "|---|" + "---|" * (len(peers) + 2)]
     for name, figures in networks.items():
         ours, theirs = figures[counts[0]], figures.get("peers", {})
-        cells = [*(cell(ours[way]) for way in (WITH_DATA, DEFAULT)), *(cell(theirs.get(peer)) for peer in PEERS)]
+        cells = [*(cell(ours.get(way)) for way in (WITH_DATA, DEFAULT)), *(cell(theirs.get(peer)) for peer in peers)]
         text.append(f"| {name} | {' | '.join(cells)} |")
     text += ["", "## The default, chosen without the network that it is applied to", ""]
     counts = counts_of_candidates(networks)
@@ -104,17 +114,11 @@ def rendered(document: Mapping[str, Any]) -> str:
         chosen = chosen_default(networks, counts, name)
         below = " | ".join(f"{below_best(figures[count], chosen):.1f}" for count in counts)
         text.append(f"| {name} | {chosen} | {below} |")
-    text += [
-        "",
-        "## Networks in float16, 512 calibration images",
-        "",
-        "| network | statistics | with data |",
-        "|---|---|---|",
-    ]
-    for name, figures in networks.items():
-        found = figures["512"]
-        half = " | ".join(
-            f"{cell(found.get(f'float16, {way}'))}, float32 {found[way]['sqnr_db']:.1f}" for way in (DEFAULT, WITH_DATA)
-        )
-        text.append(f"| {name} | {half} |")
+    halves = {name: figures["512"] for name, figures in networks.items() if f"float16, {DEFAULT}" in figures["512"]}
+    if halves:
+        text += ["", "## Networks in float16, 512 calibration images", ""]
+        text += ["| network | statistics | with data |", "|---|---|---|"]
+    for name, found in halves.items():
+        cells = [f"{cell(found.get(f'float16, {w}'))}, float32 {cell(found.get(w))}" for w in (DEFAULT, WITH_DATA)]
+        text.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(text) + "\n"
