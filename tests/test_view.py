@@ -169,6 +169,13 @@ def test_options_are_under_ten_lines(name: str) -> None:
     assert len(repr(getattr(quantkit, name)())) <= 10 * 80
 
 
+def test_settings_show_what_differs_from_the_defaults() -> None:
+    assert repr(quantkit.Settings()) == "Settings()"
+    assert repr(quantkit.Settings(model="a.onnx", calibrate={"limit": 8})) == (
+        "Settings(model='a.onnx', calibrate=CalibrateSettings(limit=8))"
+    )
+
+
 def test_cpu_speed_is_not_shown_next_to_gpu_speed() -> None:
     here = Speed(51234.0, None, 32, "onnxruntime, CPU", Device.CPU)
     assert "97,123" in evaluation(candidate())._repr_html_()

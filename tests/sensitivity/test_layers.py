@@ -232,7 +232,7 @@ def test_as_many_layers_as_lift_the_outputs(calibrated: Path) -> None:
     assert found.kept == found.ranked[: len(found.kept)]
     assert found.kept_db >= base.all_db + 2
     excluded = layers("net/model.onnx", **given, options=replace(FEW, exclude=found.kept))
-    assert excluded.all_db == pytest.approx(found.kept_db, abs=0.5)
+    assert excluded.all_db >= found.kept_db - 0.5  # pairs between excluded layers are left out too
 
 
 def test_the_file_is_what_quantize_and_build_take(
