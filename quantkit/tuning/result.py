@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,10 @@ class Recipe:
     kept: tuple[str, ...] = ()
     policy: Policy | None = None
     fp8: tuple[str, ...] = ()
+
+    def keeping(self, nodes: Sequence[str]) -> Recipe:
+        """Return the recipe with these nodes in float, and no others; they are not FP8 then."""
+        return replace(self, kept=tuple(nodes), fp8=tuple(node for node in self.fp8 if node not in nodes))
 
     def text(self) -> str:
         """Return for example `mse, bias, 2 FP8, 3 float`."""

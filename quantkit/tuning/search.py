@@ -79,6 +79,7 @@ class Search:
         self._ranking: tuple[LayerError, ...] = ()
         self._ranked: RankingBasis | None = None
         self._layer_types: tuple[LayerTypes, ...] = ()
+        self._types_asked = False
         self._mix: Recipe | None = None
 
     def run(self) -> SearchResult:
@@ -88,7 +89,7 @@ class Search:
         held = [trial for trial in self._trials if trial.figure is not None and self._meets_budget(trial.figure)]
         judged = [trial for trial in self._trials if trial.figure is not None]
         chosen = min(held, key=trial_cost) if held else least_loss(judged)
-        if self._limits.mixes and held and not self._layer_types:
+        if self._limits.mixes and not self._types_asked:
             self._notes.append("INT8 is chosen: all layers in INT8 keep the budget, and FP8 was not tried")
         layers = len(self._factory.layers(Recipe(self._limits.rules[0])))
         return SearchResult(
@@ -156,6 +157,7 @@ class Search:
         """Quantize to FP8 the layers that leave less noise in it, if the network clearly does on unseen samples."""
         if not self._limits.mixes:
             return False
+        self._types_asked = True
         least = self._least_noise()
         base = self._least_noise_in_both()
         if base is None:
@@ -204,27 +206,28 @@ class Search:
             middle = (low + high) // 2
             why = f"{low} are not enough, {high} are" if low else f"{high} are enough"
             low, high = (low, middle) if self._keep(base, nodes[:middle], why) else (middle, high)
-        self._requantize(replace(base, kept=tuple(nodes[:high])))
+        self._requantize(base, tuple(nodes[:high]))
         return True
 
-    def _requantize(self, recipe: Recipe) -> None:
-        """Quantize kept layers again, the least useful first."""
+    def _requantize(self, base: Recipe, kept: tuple[str, ...]) -> None:
+        """Quantize kept layers again, as in the recipe that none is kept in, the least useful first."""
         for _ in range(REQUANTIZED):
-            if len(recipe.kept) < 2 or not self._has_evaluations():
+            if len(kept) < 2 or not self._has_evaluations():
                 return
             self._phase("looking for kept layers that do not help")
-            bare = replace(recipe, repairs=())
-            less = [replace(bare, kept=tuple(n for n in bare.kept if n != node)) for node in bare.kept]
-            noise = self._factory.measure([bare, *less])
+            bare = replace(base, repairs=())
+            every = bare.keeping(kept)
+            less = [bare.keeping([n for n in kept if n != node]) for node in kept]
+            noise = self._factory.measure([every, *less])
             best = max(less, key=lambda r: noise[r])
-            gone = next(node for node in recipe.kept if node not in best.kept)
-            if noise[best] < noise[bare] - IDLE:
+            gone = next(node for node in kept if node not in best.kept)
+            if noise[best] < noise[every] - IDLE:
                 return
-            shorter = replace(recipe, kept=best.kept)
+            shorter = base.keeping(best.kept)
             self._factory.measure([shorter])
-            if not self._try(shorter, "requantize", f"{gone} gains only {noise[bare] - noise[best]:.1f} dB"):
+            if not self._try(shorter, "requantize", f"{gone} gains only {noise[every] - noise[best]:.1f} dB"):
                 return
-            recipe = shorter
+            kept = best.kept
 
     # ── shared by the steps ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -232,7 +235,7 @@ class Search:
         """Return how many layers of the ranking may be kept; operators around them may have to stay float with them."""
         for count in range(min(most, len(nodes)), 0, -1):
             try:
-                left = len(self._factory.layers(replace(base, kept=tuple(nodes[:count]))))
+                left = len(self._factory.layers(base.keeping(nodes[:count])))
             except ModelError:  # nothing is left to quantize
                 continue
             if layers - left <= most:
@@ -241,7 +244,7 @@ class Search:
         return 0
 
     def _keep(self, base: Recipe, nodes: Sequence[str], why: str) -> bool:
-        recipe = replace(base, kept=tuple(nodes))
+        recipe = base.keeping(nodes)
         self._factory.measure([recipe])
         return self._try(recipe, "layers", why)
 

@@ -21,6 +21,7 @@ from quantkit.errors import BackendError, DataError, UsageError
 from quantkit.evaluation.paired import binary_difference
 from quantkit.evaluation.result import Evaluation, IntervalMethod, MetricDifference, ModelKind, ModelScore
 from quantkit.graph import Model
+from quantkit.quantization.choice_record import Gain
 from quantkit.rules.mse import Mse
 from quantkit.sensitivity.result import LayerError
 from quantkit.tuning import metric_trials as judging
@@ -48,6 +49,7 @@ from quantkit.tuning.result import (
     tuning_document,
 )
 from quantkit.tuning.search import Search, SearchLimits
+from quantkit.tuning.type_mix import LayerTypes
 from quantkit.values import QuantizedType
 from tests.support.qdq import model_of, noise
 
@@ -361,6 +363,52 @@ def test_the_choice_is_never_worse_than_a_trial_that_was_cheaper(seed: int, eval
 def test_too_close_to_the_budget_is_not_enough() -> None:
     assert lost(0.4, 0.2).cautious_drop > 0.5
     assert lost(0.4, 0.05).cautious_drop <= 0.5
+
+
+# ── layers in float on top of a mix of types ────────────────────────────────────────────────────────────────────────
+
+
+class FakeTypes(FakeFactory):
+    """A network whose first layer is better in FP8, and which is still the worst."""
+
+    def layer_types(self, _: Recipe) -> tuple[LayerTypes, ...]:
+        return (LayerTypes("n0", "Conv", 10.0, 15.0, Gain(5.0, 0.1), 1.0),)
+
+    def mix_gains(self, mixes: Sequence[Recipe], _: Recipe) -> dict[Recipe, Gain]:
+        return dict.fromkeys(mixes, Gain(5.0, 0.1))
+
+    def layers(self, recipe: Recipe) -> tuple[str, ...]:
+        assert not set(recipe.fp8) & set(recipe.kept), "quantize refuses a type for what has none"
+        return super().layers(recipe)
+
+
+def searched_with_types(rule: str, needed: set[str]) -> Any:
+    """The search where these layers have to be float."""
+    factory: Any = FakeTypes(lambda r: 20.0 + 5 * len(needed & set(r.kept)))
+    trials: Any = FakeMetricTrials(lambda r: 0.0 if needed <= set(r.kept) else 3.0)
+    limits = SearchLimits((rule,), (), 0.5, 0.5, 17, mixes=True)
+    return Search(factory, trials, limits, lambda _: None).run()
+
+
+@pytest.mark.parametrize(
+    ("needed", "chosen"),
+    [
+        ({"n0"}, Recipe("minmax", kept=("n0",))),
+        ({"n0", "n1"}, Recipe("minmax", kept=("n0", "n1"))),
+        ({"n1"}, Recipe("minmax", kept=("n1",), fp8=("n0",))),  # kept with n1 first, then quantized again, as it was
+    ],
+)
+def test_a_layer_that_is_kept_in_float_has_no_type(needed: set[str], chosen: Recipe) -> None:
+    found = searched_with_types("minmax", needed)
+    assert [trial.recipe.fp8 for trial in found.trials if trial.step == "types"] == [("n0",)]
+    assert found.held
+    assert found.chosen.recipe == chosen
+
+
+def test_what_was_not_tried_is_said_once() -> None:
+    found = searched_with_types("entropy", {"n0"})
+    assert found.held
+    assert [note for note in found.notes if "FP8" in note] == ["FP8 was not tried: it has no rule of entropy"]
 
 
 # ── the front ───────────────────────────────────────────────────────────────────────────────────────────────────────
