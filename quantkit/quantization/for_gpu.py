@@ -11,10 +11,11 @@ from quantkit.gpu_profile.network_parts import network_parts
 from quantkit.gpu_profile.profile import GpuProfile, load_profile
 from quantkit.gpu_profile.split import ProfiledSplit, split_network
 from quantkit.graph import Model
-from quantkit.graph.index import index_graph
+from quantkit.graph.index import GraphIndex, index_graph
 from quantkit.graph.shape_inference import shapes_for_inputs
 from quantkit.qdq.float_reason import FloatCause, FloatReason
 from quantkit.qdq.placement import Choices, Policy, place_pairs
+from quantkit.qdq.shared_scales import MOVING_READERS
 from quantkit.tensorrt_version import parse_version
 from quantkit.values import QuantizedType
 
@@ -55,7 +56,7 @@ def choose_for_gpu(
     batch = batch_of(network, options.gpu_batch)
     names = list(dict.fromkeys(name for node in wires.nodes for name in (*node.input, *node.output) if name))
     shapes = shapes_for_inputs(network, names, input_shapes(network, batch))
-    parts = network_parts(wires, place_pairs(wires, scales, choices).inputs, shapes)
+    parts = network_parts(wires, inputs_of_parts(wires, place_pairs(wires, scales, choices).inputs), shapes)
     split = split_network(parts, profile, choices.include)
     slower = {
         name: FloatReason(
@@ -65,6 +66,11 @@ def choose_for_gpu(
     }
     weighted = sum(part.weighted for part in parts.parts.values())
     return GpuChoices(replace(choices, slower=slower), split_notes(split, profile, weighted, batch, options))
+
+
+def inputs_of_parts(wires: GraphIndex, inputs: Mapping[int, tuple[int, ...]]) -> dict[int, tuple[int, ...]]:
+    """Return node → its inputs with a pair, without what only moves values, which belongs to no part of a network."""
+    return {n: places for n, places in inputs.items() if wires.nodes[n].op_type not in MOVING_READERS}
 
 
 def largest_scales(statistics: Statistics, quantized_type: QuantizedType) -> dict[str, float]:

@@ -19,6 +19,7 @@ from quantkit.gpu_profile.network_parts import NetworkParts, Part, TensorUse
 from quantkit.gpu_profile.operator_size import OperatorKind, OperatorSize
 from quantkit.gpu_profile.profile import BorderTime, GpuProfile, OperatorTime, write_profile
 from quantkit.gpu_profile.split import split_network
+from quantkit.quantization import for_gpu
 from quantkit.table import Algorithm, CalibrationTable, Header, write_table
 from tests.support.qdq import every_scale, model_of, noise
 
@@ -39,13 +40,18 @@ def profile_of(*times: tuple[int, float, float], border: float = 0.5) -> GpuProf
     )  # fmt: skip
 
 
+def written(folder: Path, text: str, **weights: Any) -> tuple[Path, Path]:
+    """Write a network and a table of all its tensors."""
+    model = model_of(f"{HEAD} {{ {text} }}", **weights)
+    onnx.save(model.proto, folder / "net.onnx")
+    table = CalibrationTable(Header(Algorithm.ENTROPY_2, 8600), every_scale(model))
+    write_table(table, folder / "net.calib")
+    return folder / "net.onnx", folder / "net.calib"
+
+
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[Path, Path]:
-    model = model_of(f"{HEAD} {{ {CHAIN} }}", w=noise(64, 64, 1, 1), v=noise(64, 64, 3, 3))
-    onnx.save(model.proto, tmp_path / "net.onnx")
-    table = CalibrationTable(Header(Algorithm.ENTROPY_2, 8600), every_scale(model))
-    write_table(table, tmp_path / "net.calib")
-    return tmp_path / "net.onnx", tmp_path / "net.calib"
+    return written(tmp_path, CHAIN, w=noise(64, 64, 1, 1), v=noise(64, 64, 3, 3))
 
 
 def quantized(files: tuple[Path, Path], profile: Any = None, **more: Any) -> quantkit.Quantization:
@@ -99,6 +105,24 @@ def test_what_was_not_estimated_is_said(files: tuple[Path, Path]) -> None:
     far = quantized(files, slow, gpu_batch=65_536).notes
     assert any(f"for {WHERE}, batch 65536: the profile chooses nothing" in text for text in far)
     assert not any(" ms for " in text for text in far)
+
+
+def test_what_moves_values_behind_a_pair_is_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For TensorRT 8 the Concat has a pair, too."""
+    text = "a = Conv(x, w) b = Relu(a) s = Conv(b, w) c = Concat<axis = 1>(b, s) y = Conv(c, u)"
+    both = written(tmp_path, text, w=noise(64, 64, 1, 1), u=noise(64, 128, 1, 1))
+    seen: list[NetworkParts] = []
+
+    def watched(parts: NetworkParts, *rest: Any) -> Any:
+        seen.append(parts)
+        return split_network(parts, *rest)
+
+    monkeypatch.setattr(for_gpu, "split_network", watched)
+    eight, ten = (quantized(both, profile_of((1, 4.0, 2.0)), tensorrt_version=v) for v in ("8.6.0", "10.3.0"))
+    assert "c" in eight.types
+    assert "c" not in ten.types
+    assert list(seen[0].parts) == ["a", "s", "y"]
+    assert seen[0] == seen[1]
 
 
 def test_it_is_one_of_two_ways_to_choose(files: tuple[Path, Path]) -> None:
