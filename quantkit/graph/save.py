@@ -86,8 +86,7 @@ def refuse_source_weights(proto: onnx.ModelProto, folder: Path, files: tuple[Pat
     for tensor in all_tensors(proto):
         if not is_external(tensor):
             continue
-        location = next((e.value for e in tensor.external_data if e.key == "location"), "")
-        source = folder / PurePath(location)
+        source = folder / PurePath(location_of(tensor))
         for path in files:
             if same_file(path, source):
                 raise OutputError(
@@ -125,6 +124,11 @@ def append_weight(tensor: onnx.TensorProto, pieces: Iterator[bytes], file: IO[by
         tensor.external_data.add(key=key, value=str(value))
 
 
+def location_of(tensor: onnx.TensorProto) -> str:
+    """Return the name of the file in which the values of a weight lie."""
+    return next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+
+
 def clear_location(tensor: onnx.TensorProto) -> None:
     """Clear the place where the values of a weight lay."""
     tensor.ClearField("data_location")
@@ -135,9 +139,14 @@ def store_inside(proto: onnx.ModelProto, folder: Path, where: str) -> None:
     """Put weights that lie in other files into the model, in place. ModelError if a file lacks them."""
     for tensor in all_tensors(proto):
         if is_external(tensor):
-            content = b"".join(tensor_bytes(tensor, folder, where))
-            clear_location(tensor)
-            tensor.raw_data = content
+            put_inside(tensor, folder, where)
+
+
+def put_inside(tensor: onnx.TensorProto, folder: Path, where: str) -> None:
+    """Put the values of a weight from its file into its message, in place. ModelError if the file lacks them."""
+    content = b"".join(tensor_bytes(tensor, folder, where))
+    clear_location(tensor)
+    tensor.raw_data = content
 
 
 def tensor_size(tensor: onnx.TensorProto) -> int:

@@ -27,7 +27,7 @@ from quantkit.errors import OutputError
 from quantkit.graph.identity import external_files, tensor_bytes
 from quantkit.graph.messages import all_tensors, copy_without, is_external
 from quantkit.graph.model import Model
-from quantkit.graph.save import SMALL, append_weight, clear_location, tensor_size
+from quantkit.graph.save import SMALL, append_weight, location_of, put_inside, tensor_size
 from quantkit.paths import exists
 
 if TYPE_CHECKING:
@@ -95,9 +95,10 @@ class WeightStore:
                 if not is_movable(weight):
                     proto.graph.initializer.append(weight)
                     continue
-                moved = proto.graph.initializer.add(name=weight.name, data_type=weight.data_type, dims=weight.dims)
+                moved = copy_without(weight, "raw_data", "float_data", "double_data")
                 pieces = tensor_bytes(weight, model.folder, str(model.path))
                 append_weight(moved, pieces, out, tensor_size(weight), file)
+                proto.graph.initializer.append(moved)
         return proto
 
     def _new_file(self, taken: tuple[str, ...]) -> str:
@@ -128,14 +129,7 @@ def take_stored_weights(proto: onnx.ModelProto, model: Model) -> None:
     names = {stored.name for stored in model.stored}
     for tensor in all_tensors(proto):
         if is_external(tensor) and location_of(tensor) in names:
-            content = b"".join(tensor_bytes(tensor, model.folder, str(model.path)))
-            clear_location(tensor)
-            tensor.raw_data = content
-
-
-def location_of(tensor: onnx.TensorProto) -> str:
-    """Return the name of the file in which the values of a weight lie."""
-    return next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+            put_inside(tensor, model.folder, str(model.path))
 
 
 def remove_file(path: Path) -> None:
@@ -148,7 +142,7 @@ def no_place(error: OSError) -> OutputError:
     """Return the error of a folder that takes no files."""
     return OutputError(
         f"cannot write weights to a temporary file: {error.strerror or error}",
-        remedy="set TMPDIR to a folder with room for the weights of the network, three times",
+        remedy="set TMPDIR to a folder with room for the weights of the network, four times",
     )
 
 

@@ -64,6 +64,20 @@ def test_large_weights_lie_in_a_file_and_nothing_else_changes(model: Model) -> N
     assert not store.folder.exists()
 
 
+def test_a_weight_keeps_its_remarks(model: Model) -> None:
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    proto.graph.initializer[0].doc_string = "of the first layer"
+    with WeightStore() as store:
+        stored = store.put(replace(model, proto=proto))
+        made = onnx.ModelProto()
+        made.CopyFrom(stored.proto)
+        take_stored_weights(made, stored)
+    raw, back = ({w.name: w.SerializeToString(deterministic=True) for w in p.graph.initializer} for p in (proto, made))
+    assert back["w"] == raw["w"]
+    assert back["b"] == raw["b"]
+
+
 def test_a_network_that_was_edited_stores_what_changed(model: Model) -> None:
     with WeightStore() as store:
         stored = store.put(model)
