@@ -44,7 +44,7 @@ SHOWN = 20
 )
 @click.option(
     "--weights",
-    metavar="float|int8|fp8",
+    metavar="float|int8|fp8|mixed",
     help="How weights are stored in the file. Default: in the type for TensorRT 10 and newer, float for older ones.",
 )
 @click.option(

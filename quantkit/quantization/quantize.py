@@ -53,6 +53,7 @@ from quantkit.quantization.scales import (
     QuantizationScales,
     load_statistics_for,
     refuse_other_preprocess,
+    refuse_rule_of_int8,
     refuse_table_of_another_type,
     scales_by_rule,
     scales_from_table,
@@ -239,6 +240,7 @@ def prepare_model(
         scales = scales_from_table(source, given_path(given.table, "the table"), options.min_coverage)
         on_gpu = choose_for_gpu(network, scales.scales, choices, options)
         return PreparedModel(network, scales, {}, on_gpu.choices, on_gpu.notes)
+    refuse_rule_of_int8(options.rule or DEFAULT_RULE, choices.types)
     names = resolve_repairs(options.repairs, statistics=True, data=given.data is not None, quantized_type=options.type)
     chooses = options.type is QuantizedType.INT8 and (options.rule is None or options.repairs is None)
     fitted = find_statistics(source, given, network, choices, phase, hold_out=chooses)

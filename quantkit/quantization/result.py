@@ -71,7 +71,8 @@ class Quantization(RichDisplay):
         counts = Counter(self.types.values())
         both = len(self.also_fp8)
         several = f"; {both} activation{'s have' if both > 1 else ' has'} a pair of each type" if both else ""
-        return f"{counts[QuantizedType.INT8]} operators INT8, {counts[QuantizedType.FP8]} FP8{several}"
+        int8 = counts[QuantizedType.INT8]
+        return f"{int8} operator{'s' * (int8 != 1)} INT8, {counts[QuantizedType.FP8]} FP8{several}"
 
     def _view_(self) -> Sequence[Block]:
         repairs = [f"{name}: {repair.text}" for name, repair in self.repairs.items()]

@@ -160,6 +160,13 @@ def rule_threshold(rule: Rule, histogram: Any) -> tuple[float, str]:
     return rule.threshold(histogram), rule.name
 
 
+def refuse_rule_of_int8(rule: str | Rule, types: Collection[QuantizedType]) -> None:
+    """Raise UsageError for a rule that one of the types does not know, before anything is computed."""
+    for chosen in as_rules(rule):
+        for kind in types:
+            rule_in_type(chosen, kind)
+
+
 def refuse_table_of_another_type(types: Collection[QuantizedType]) -> None:
     """Raise UsageError for types whose scales no calibration table holds."""
     if QuantizedType.FP8 in types:

@@ -106,7 +106,7 @@ def test_a_tensor_that_both_types_read_has_a_pair_of_each() -> None:
     assert made.pairs["x"] == pytest.approx(amax / 127)
     assert made.also_fp8["x"] == pytest.approx(amax / 448)
     assert made.types == {"y": QuantizedType.INT8, "z": QuantizedType.FP8}
-    assert made.types_text == "1 operators INT8, 1 FP8; 1 activation has a pair of each type"
+    assert made.types_text == "1 operator INT8, 1 FP8; 1 activation has a pair of each type"
     alone = [quantkit.quantize("two.onnx", data=[x], type=kind, rule="minmax", repairs=()) for kind in ("int8", "fp8")]
     (y, z), (int8, _), (_, fp8) = (ReferenceEvaluator(each.proto).run(None, {"x": x}) for each in (made, *alone))
     np.testing.assert_array_equal(y, int8)
@@ -187,6 +187,13 @@ def test_what_is_refused(options: dict[str, Any], expected: str) -> None:
         quantized("new.onnx", **options)
     assert expected in str(error.value)
     assert not Path("new.onnx").exists()
+
+
+def test_a_rule_that_fp8_lacks_is_refused_before_the_data_are_read(place: Path) -> None:
+    phases: list[str] = []
+    with pytest.raises(UsageError, match="the rule entropy counts the levels of INT8"):
+        quantkit.quantize("model.onnx", data="imgs", fp8="head/*", rule="entropy", phase=phases.append)
+    assert phases == []
 
 
 def test_a_table_has_no_scales_for_it(place: Path) -> None:
