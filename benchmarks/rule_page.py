@@ -69,6 +69,29 @@ def cell(figures: Mapping[str, float] | None) -> str:
     return f"{figures['sqnr_db']:.1f} ({figures['drop']:+.1f}, {figures['agreement']:.1f})" if figures else "–"
 
 
+def default_section(networks: Networks) -> list[str]:
+    """Return the part about the default that is chosen without each network; nothing without candidates."""
+    counts = counts_of_candidates(networks)
+    if not counts:
+        return []
+    text = [
+        "",
+        "## The default, chosen without the network that it is applied to",
+        "",
+        "Candidates: the single rules, and least squared error with clipped values that count 1 … 3 times (and 28/n"
+        " more with n images), channels weighted by use (`wmse`) or equally (`mse`). Chosen is what is least below the"
+        " best single rule, by the mean over all other networks and these counts.",
+        "",
+    ]
+    text += ["| network | chosen without it | " + " | ".join(f"below the best, {count}" for count in counts) + " |"]
+    text += ["|---|---|" + "---|" * len(counts)]
+    for name, figures in networks.items():
+        chosen = chosen_default(networks, counts, name)
+        below = " | ".join(f"{below_best(figures[count], chosen):.1f}" for count in counts)
+        text.append(f"| {name} | {chosen} | {below} |")
+    return text
+
+
 def rendered(document: Mapping[str, Any]) -> str:
     """Return the page."""
     networks: Networks = document["networks"]
@@ -97,24 +120,12 @@ def rendered(document: Mapping[str, Any]) -> str:
     peers = peers_of(networks)
     text += [f"| network | {WITH_DATA} | {DEFAULT} | {' | '.join(peers)} |", "|---|" + "---|" * (len(peers) + 2)]
     for name, figures in networks.items():
-        ours, theirs = figures[counts[0]], figures.get("peers", {})
+        ours, theirs = figures.get(counts[0], {}), figures.get("peers", {})
         cells = [*(cell(ours.get(way)) for way in (WITH_DATA, DEFAULT)), *(cell(theirs.get(peer)) for peer in peers)]
         text.append(f"| {name} | {' | '.join(cells)} |")
-    text += ["", "## The default, chosen without the network that it is applied to", ""]
-    counts = counts_of_candidates(networks)
-    text += [
-        "Candidates: the single rules, and least squared error with clipped values that count 1 … 3 times (and 28/n"
-        " more with n images), channels weighted by use (`wmse`) or equally (`mse`). Chosen is what is least below the"
-        " best single rule, by the mean over all other networks and these counts.",
-        "",
-    ]
-    text += ["| network | chosen without it | " + " | ".join(f"below the best, {count}" for count in counts) + " |"]
-    text += ["|---|---|" + "---|" * len(counts)]
-    for name, figures in networks.items():
-        chosen = chosen_default(networks, counts, name)
-        below = " | ".join(f"{below_best(figures[count], chosen):.1f}" for count in counts)
-        text.append(f"| {name} | {chosen} | {below} |")
-    halves = {name: figures["512"] for name, figures in networks.items() if f"float16, {DEFAULT}" in figures["512"]}
+    text += default_section(networks)
+    most = {name: figures.get("512", {}) for name, figures in networks.items()}
+    halves = {name: found for name, found in most.items() if f"float16, {DEFAULT}" in found}
     if halves:
         text += ["", "## Networks in float16, 512 calibration images", ""]
         text += ["| network | statistics | with data |", "|---|---|---|"]

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from architectures.judging import Answers, Judge, judge_of_classes, judge_of_compositions
 from harness.machine import this_machine
-from rule_page import rendered
+from rule_page import DEFAULT, SINGLE, rendered
 
 import quantkit
 from quantkit import CalibrateOptions, QuantizeOptions
@@ -42,7 +42,6 @@ OUTPUT = HERE / "results" / "rules.json"
 NETWORKS = ("resnet20", "mobilenetv2", "vit")
 COMPOSED = {"unet": ("masks", 64), "detector": ("boxes", 96)}
 TESTED_COMPOSITIONS = 500
-SINGLE = ("wmse", "mse", "minmax", "entropy", "percentile:99.99")
 BATCH = 50
 
 
@@ -111,7 +110,7 @@ def measured(task: Task) -> dict[str, dict[str, float]]:
         found = {name: of(answers(made, judge.pixels)) for name, made in quantized(model, first, rules)}
         if task.count == len(judge.calibration):
             half = Model(model.path, convert_to_fp16(model).proto, "")
-            for name, made in quantized(half, first, SINGLE[:1]):
+            for name, made in quantized(half, first, (DEFAULT,)):
                 found[f"float16, {name}"] = of(answers(made, judge.pixels))
     return found
 

