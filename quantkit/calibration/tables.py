@@ -123,8 +123,13 @@ def find_suspicious_ranges(statistics: Statistics) -> tuple[RangeFinding, ...]:
     for name, histogram in statistics.histograms.items():
         if histogram.amax == 0.0:
             findings.append(RangeFinding(name, "is always zero; TensorRT cannot run it in INT8"))
-        elif histogram.amax > OUTLIER_RATIO * BULK.threshold(histogram):
-            ratio = histogram.amax / BULK.threshold(histogram)
+            continue
+        bulk = BULK.threshold(histogram)
+        if bulk == 0.0:  # an edge below the least float32
+            text = f"max|x| is {histogram.amax:.3g}, and nearly all values are 0 or too small for a scale in float32"
+            findings.append(RangeFinding(name, text))
+        elif histogram.amax > OUTLIER_RATIO * bulk:
+            ratio = histogram.amax / bulk
             findings.append(RangeFinding(name, f"max|x| is {ratio:,.0f} times its {BULK.keep:g}th percentile"))
     return tuple(findings)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 import quantkit
 from quantkit.calibration.options import CalibrateOptions
+from quantkit.calibration.tables import find_suspicious_ranges
 from quantkit.cli import invoke
 from quantkit.errors import DataError
-from quantkit.histogram import HistogramMode
+from quantkit.histogram import Histogram, HistogramMode
 from quantkit.statistics import merge_statistics, read_statistics, statistics_bytes
 
 ROWS, WIDTH = 5, 8
@@ -154,3 +156,14 @@ def test_parts_with_and_without_a_scale_merge_to_the_statistics_of_the_whole(tmp
     whole, parts = statistics(far), [statistics(far[:6]), statistics(far[6:])]
     assert ["y" in part.unscalable for part in parts] == [False, True]
     assert statistics_bytes(merge_statistics(parts)) == statistics_bytes(whole)
+
+
+def test_a_range_below_every_float32_scale_is_said(tmp_path: Path) -> None:
+    """The edge of the first bin of a range of 1e-43 is 0 in float32."""
+    made = quantkit.calibrate(attention(tmp_path / "net.onnx", -1e4), SAMPLES_STREAM, backend="onnxruntime")
+    assert made.statistics is not None
+    counts = np.zeros(2048, np.int64)
+    counts[0], counts[-1] = 10**6, 1
+    tiny = Histogram(counts, 1e-43, 0.0, 1e-43)
+    findings = find_suspicious_ranges(replace(made.statistics, histograms={"q": tiny}))
+    assert [(found.tensor, "too small for a scale in float32" in found.text) for found in findings] == [("q", True)]
