@@ -50,3 +50,12 @@ def test_the_rule_is_the_default_by_measurement(networks: dict[str, Any], name: 
     default = networks[name]["quantkit, statistics only"]["sqnr_db"]
     for rule in ("entropy", "minmax"):
         assert default >= networks[name][f"quantkit, statistics only, {rule}"]["sqnr_db"] + 0.3
+
+
+@pytest.mark.parametrize("way", ["quantkit, statistics only", DEFAULT])
+def test_a_detector_loses_nothing_that_a_thousand_images_show(networks: dict[str, Any], way: str) -> None:
+    ours = networks["yolov8n"][way]
+    assert ours["drop"] <= 0.05
+    peers = [name for name in networks["yolov8n"] if not name.startswith(("quantkit", "FP32"))]
+    assert len(peers) == 3
+    assert all(networks["yolov8n"][peer]["drop"] > ours["interval"][1] for peer in peers)
