@@ -103,6 +103,7 @@ def main() -> None:
     for name in (peer for peer in PEERS if peer in given.peers):
         for network in given.networks:
             target = given.target / f"{network.stem}.{versioned(name)}.onnx"
+            target.unlink(missing_ok=True)  # an older one must not stand for a tool that fails
             with TemporaryDirectory() as folder:
                 copy = Path(shutil.copy(network, folder))  # modelopt writes its own version over what it reads
                 made = Path(folder) / "quantized.onnx"

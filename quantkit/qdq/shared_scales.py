@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from quantkit.graph.index import GraphIndex, TensorReader
 from quantkit.graph.operators import (
@@ -24,6 +24,9 @@ from quantkit.graph.operators import (
     WEIGHTED,
 )
 from quantkit.values import QuantizedType
+
+if TYPE_CHECKING:
+    import onnx
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +124,7 @@ def moving_readers(
         for number, node in enumerate(wires.nodes)
         if node.op_type in MOVING_READERS
         and node.domain in ONNX_DOMAINS
+        and not interpolates(node)
         and number not in without
         and hands_int8_on(wires, number, inputs)
     }
@@ -134,6 +138,12 @@ def moving_readers(
         if places := tuple(k for k in read if node.input[k] in paired):
             found[number] = places
     return found
+
+
+def interpolates(node: onnx.NodeProto) -> bool:
+    """Return whether an operator is a Resize that computes new values between those that it reads."""
+    mode = next((attribute.s for attribute in node.attribute if attribute.name == "mode"), b"nearest")
+    return bool(node.op_type == RESIZE and mode != b"nearest")
 
 
 def moves_together(wires: GraphIndex, tensor: str, handing: Container[int]) -> bool:

@@ -60,6 +60,12 @@ def test_a_resize_reads_behind_a_pair_where_others_join_its_tensor() -> None:
     assert behind_pairs(made, "l") == [True, False, False]
     assert behind_pairs(made, "s") == [True, True]
     assert behind_pairs(made, "c") == [False, False]
+
+
+def test_a_resize_that_interpolates_reads_floats() -> None:
+    linear = ENLARGED.replace(LARGER, 'Resize<mode = "linear", coordinate_transformation_mode = "asymmetric">')
+    assert linear != ENLARGED
+    assert behind_pairs(inserted(net(linear), choices=EIGHT), "l") == [False, False, False]
     assert not any(behind_pairs(inserted(net(ENLARGED)), "l"))
 
 
