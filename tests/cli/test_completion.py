@@ -29,7 +29,7 @@ def completions(*words: str) -> list[str]:
     [
         (["calibrate", "--backend", "on"], ["onnxruntime"]),
         (["quantize", "--policy", ""], ["tensorrt", "conv-only", "all"]),
-        (["quantize", "--weights", ""], ["float", "int8", "fp8"]),
+        (["quantize", "--weights", ""], ["float", "int8", "fp8", "mixed"]),
         (["build", "--precision", "f"], ["fp32", "fp16"]),
         (["run", "--precision", "fp16,i"], ["fp16,int8"]),
         (["run", "--precision", "fp16,fp"], ["fp16,fp32"]),
