@@ -20,6 +20,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from harness.machine import this_machine
+from harness.scores import score_figures
 
 import quantkit
 from quantkit.compiling.options import CompileOptions
@@ -74,18 +75,7 @@ def accuracy(network: str, arguments: argparse.Namespace) -> dict[str, Any]:
             list(map(str, found.values())), arguments.images, preprocess=SPECS.get(network, "cifar10"),
             limit=arguments.limit,
         )  # fmt: skip
-    rows: dict[str, Any] = {}
-    for key, score in zip(found, made.models, strict=True):
-        lost = score.difference
-        rows[key] = {
-            "metric": round(100 * score.metrics[made.metric], 2),
-            "drop": None if lost is None else round(lost.value, 2),
-            "interval": None if lost is None else [round(lost.low, 2), round(lost.high, 2)],
-            "agreement": None if score.agreement is None else round(100 * score.agreement, 2),
-            "sqnr_db": None if score.worst_output is None else round(score.worst_output.sqnr_db, 2),
-            "int8_layers": score.int8_layers,
-            "fp8_layers": score.fp8_layers,
-        }
+    rows = {key: score_figures(score, made.metric) for key, score in zip(found, made.models, strict=True)}
     return {"samples": made.samples, "metric": made.metric, "simulated_by": "onnxruntime", "variants": rows}
 
 

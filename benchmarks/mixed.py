@@ -19,6 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from harness.machine import this_machine
+from harness.scores import score_figures
 
 import quantkit
 from quantkit.compiling.options import CompileOptions
@@ -87,23 +88,12 @@ def measured(network: str, arguments: argparse.Namespace) -> dict[str, Any]:
             "chosen": list(chosen) or "INT8",
             "note": next((note for note in tuned.notes if note.startswith("INT8 is chosen")), ""),
             "seconds": round(tuned.seconds),
-            "variants": {kind: row(score, found) for kind, score in zip(("FP32", *paths), found.models, strict=True)},
+            "variants": {
+                kind: score_figures(score, found.metric)
+                for kind, score in zip(("FP32", *paths), found.models, strict=True)
+            },
             "compiled": compiled(paths) if arguments.compile else {},
         }
-
-
-def row(score: Any, found: Any) -> dict[str, Any]:
-    """The figures of a model."""
-    lost = score.difference
-    return {
-        "metric": round(100 * score.metrics[found.metric], 2),
-        "drop": None if lost is None else round(lost.value, 2),
-        "interval": None if lost is None else [round(lost.low, 2), round(lost.high, 2)],
-        "agreement": None if score.agreement is None else round(100 * score.agreement, 2),
-        "sqnr_db": None if score.worst_output is None else round(score.worst_output.sqnr_db, 2),
-        "int8_layers": score.int8_layers,
-        "fp8_layers": score.fp8_layers,
-    }
 
 
 def compiled(paths: dict[str, Path]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from quantkit.cli import options
 from quantkit.cli.arguments import parsing
 from quantkit.cli.arguments.engine_options import tune_time
 from quantkit.cli.arguments.parsing import WHOLE
-from quantkit.cli.arguments.quantized_type import project_type
+from quantkit.cli.arguments.quantized_type import nodes_of_type, project_type
 from quantkit.cli.arguments.registry_option import MetricOption
 from quantkit.cli.arguments.verb import verb
 from quantkit.cli.arguments.worker_choice import WorkerChoice, worker_choice
@@ -66,6 +66,8 @@ NAMES = {
 @options.max_drop()
 @options.rule()
 @project_type
+@nodes_of_type("int8")
+@nodes_of_type("fp8")
 @options.exclude
 @options.repair("all that are possible")
 @click.option(
@@ -171,6 +173,8 @@ def run_settings(model: Path | None, config: Path | None, samples: options.DataC
         "evaluate.frame_step": samples.frame_step,
         "calibrate.tensorrt_version": own["tensorrt_version"],
         "quantize.type": own["type"],
+        "quantize.int8": own["int8"] or None,
+        "quantize.fp8": own["fp8"] or None,
         "quantize.exclude": own["exclude"] or None,
         "quantize.repairs": () if repair == "none" else parsing.parse_names(repair),
         "build.precisions": parsing.parse_names(own["precision"]),

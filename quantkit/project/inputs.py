@@ -19,7 +19,7 @@ from quantkit.graph.load import changed_model
 from quantkit.metrics.registry import default_metric
 from quantkit.paths import beside, is_file, is_folder, real_path
 from quantkit.project.expected_labels import ExpectedLabels, expect_labels
-from quantkit.project.settings import ENGINES, NODE_LISTS, Settings
+from quantkit.project.settings import NODE_LISTS, Settings
 from quantkit.project.store import refuse_foreign_files
 from quantkit.quantization.options import QuantizeOptions
 from quantkit.quantization.quantize import refuse_quantized
@@ -244,7 +244,7 @@ def check_types(settings: Settings, version: str) -> list[str]:
         return []
     if settings.rule is not None:
         rule_in_type(as_rules(settings.rule)[0], QuantizedType.FP8)
-    if "int8" in wanted and wanted != ENGINES:
+    if "int8" in wanted and "precisions" in settings.build.model_fields_set:
         raise UsageError(
             "an int8 engine of the float network needs a calibration table, and a run with FP8 makes none: "
             "it would hold scales of INT8",

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 FILE = "quantkit.toml"
-ENGINES = ("fp32", "tf32", "fp16", "int8")
-"""The precisions of the engines of the float network that are built by default."""
 NODE_LISTS = ("exclude", "include", "int8", "fp8")
 """Keys of the section `quantize` that name nodes, also by `@FILE`."""
 Count = Annotated[int, Field(ge=1)]
@@ -87,7 +85,7 @@ class QuantizeSettings(SettingsSection):
 class BuildSettings(SettingsSection):
     """Which engines are built if there is a GPU with TensorRT."""
 
-    precisions: tuple[str, ...] = ENGINES
+    precisions: tuple[str, ...] = ("fp32", "tf32", "fp16", "int8")
     shapes: tuple[str, ...] = ()
     level: Annotated[int, Field(ge=0, le=5)] = 3
     fp16: bool = True
@@ -181,18 +179,24 @@ def settings_with(settings: Settings | None, keywords: Mapping[str, Any]) -> Set
             f"settings is of type {type(settings).__name__}",
             remedy="pass quantkit.Settings(…), quantkit.read_settings(PATH), or model= and data=",
         )
-    document = (settings or Settings()).model_dump()
+    base = settings or Settings()
+    document = asked_for(base)
     for name, value in keywords.items():
-        if name not in document:
-            raise TypeError(unknown_keyword("run", name, document))
+        if name not in Settings.model_fields:
+            raise TypeError(unknown_keyword("run", name, Settings.model_fields))
         given = value.model_dump(exclude_unset=True) if isinstance(value, SettingsSection) else value
         given = os.fspath(given) if isinstance(given, os.PathLike) else given
-        merges = isinstance(document[name], dict) and isinstance(given, Mapping)
-        document[name] = {**document[name], **given} if merges else given
+        merges = isinstance(getattr(base, name), SettingsSection) and isinstance(given, Mapping)
+        document[name] = {**document.get(name, {}), **given} if merges else given
     try:
         return Settings.model_validate(document)
     except ValidationError as error:
         raise settings_error(error, "") from None
+
+
+def asked_for(settings: Settings) -> dict[str, Any]:
+    """Return the settings that somebody gave: one that equals its default differs from one that nobody asked for."""
+    return settings.model_dump(exclude_unset=True)
 
 
 SETTINGS = DocumentType[Settings](
@@ -277,11 +281,11 @@ def override_settings(settings: Settings, flags: Mapping[str, Any], names: Mappi
 
     names: key → its name in error messages.
     """
-    document = settings.model_dump()
+    document = asked_for(settings)
     for name, value in flags.items():
         if value is not None:
             section, _, key = name.rpartition(".")
-            (document[section] if section else document)[key] = value
+            (document.setdefault(section, {}) if section else document)[key] = value
     try:
         return Settings.model_validate(document)
     except ValidationError as error:

@@ -20,6 +20,7 @@ from quantkit.preprocess import Preprocess
 from quantkit.progress import as_phases
 from quantkit.qdq.insertion import WeightForm
 from quantkit.qdq.partial import PartialQuantization, QuantizedLayer
+from quantkit.qdq.shared_scales import MOVING_READERS
 from quantkit.quantization.choice_record import Gain
 from quantkit.quantization.held_out import MeasuredNoise
 from quantkit.quantization.options import QuantizeOptions
@@ -169,8 +170,10 @@ class CandidateFactory:
         )
 
     def layers(self, recipe: Recipe) -> tuple[QuantizedLayer, ...]:
-        """Return the layers that a recipe quantizes; repairs do not affect which these are."""
-        return PartialQuantization(self.model(replace(recipe, repairs=()))).layers
+        """Return the layers that a recipe quantizes; repairs do not affect which these are. What only moves values is
+        none: it reads behind the pair of a layer, and stays float with it."""
+        found = PartialQuantization(self.model(replace(recipe, repairs=()))).layers
+        return tuple(layer for layer in found if layer.operator not in MOVING_READERS)
 
     def weights_in_float(self, recipe: Recipe) -> float:
         """Return the fraction of the weights that stay float because their layers are kept or excluded."""
@@ -195,7 +198,7 @@ class CandidateFactory:
         phases, measured = as_phases(self._phase), ranking_candidates(variants)
         phases(f"{len(measured)} variants of the network")
         found = rank_layers(self._meter.noise(measured, phases.count), variants, {}, {})
-        named = [layer for layer in found.layers if layer.node in self._names]
+        named = [layer for layer in found.layers if layer.node in self._names and layer.operator not in MOVING_READERS]
         by_gain = sorted(named, key=lambda layer: -layer.gain_db if math.isfinite(layer.gain_db) else -math.inf)
         orders = {"noise alone": named, "gain when left out": by_gain}
         every = [layer.node for layer in variants.layers]

@@ -11,8 +11,11 @@ import pytest
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "quantize_cost.json"
 RUNS: list[dict[str, Any]] = json.loads(RESULTS.read_text(encoding="utf-8"))["runs"]
 NOW = [run for run in RUNS if run["checkout"] == "now"]
-TIMES, BESIDE = 3.0, 1200.0
-"""The law: times the model, and megabytes beside that: yolov8n has the largest activations, in batches of 32."""
+TIMES = 3.0
+BESIDE = {"yolov8n": 1200.0}
+"""The law: times the model, and megabytes beside that: activations, and what `round` holds. yolov8n has the largest
+activations, 100 times as many values an image as the others."""
+SMALL = 450.0
 
 
 def before(run: dict[str, Any]) -> list[dict[str, Any]]:
@@ -33,7 +36,7 @@ def test_trained_networks_and_heavy_ones_were_measured_in_pairs() -> None:
 
 @pytest.mark.parametrize("run", NOW, ids=lambda run: f"{run['network']}, {run['way']}")
 def test_the_peak_is_within_the_law_and_under_the_one_before(run: dict[str, Any]) -> None:
-    assert run["above_idle_mb"] < TIMES * run["model_mb"] + BESIDE
+    assert run["above_idle_mb"] < TIMES * run["model_mb"] + BESIDE.get(run["network"], SMALL)
     if run["network"].startswith(("products", "convolutions")):
         assert run["times_model"] < TIMES
     assert all(run["above_idle_mb"] < other["above_idle_mb"] for other in before(run))

@@ -254,6 +254,10 @@ def test_the_command_reads_the_project_and_flags_go_over_it(place: Path, quantki
             {"quantize": {"type": "fp8"}, "build": {"precisions": ("int8",)}},
             "needs a calibration table, and a run with",
         ),
+        (
+            {"quantize": {"type": "fp8"}, "build": {"precisions": ("fp32", "tf32", "fp16", "int8")}},
+            "needs a calibration table, and a run with",  # asked for, even if it is the default
+        ),
         ({"quantize": {"fp8": ("head/*",)}, "rule": "entropy"}, "the rule entropy counts the levels of INT8"),
         ({"quantize": {"type": "fp8", "repairs": ("round",)}}, "the repair 'round' is for INT8"),
         ({"quantize": {"int8": ("head/*",)}}, "names nodes among others of another type"),
@@ -283,6 +287,8 @@ def test_what_a_late_step_would_refuse_is_refused_before_the_first(
         (["run", "net/model.onnx", "--data", "imgs", "--rule", "entropy,minmax"], 2, "2 rules are given"),
         (["run", "net/model.onnx", "--data", "imgs", "--precision", "int4"], 2, "int4"),
         (["run", "net/model.onnx", "--data", "imgs", "--repair", "magic"], 2, "magic"),
+        (["run", "net/model.onnx", "--data", "imgs", "--fp8", "stem/*", "--rule", "entropy"], 2, "levels of INT8"),
+        (["run", "net/model.onnx", "--data", "imgs", "--type", "fp8", "--int8", "nonode"], 2, "nonode"),
     ],
 )
 def test_errors_are_one_line(
