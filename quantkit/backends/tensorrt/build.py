@@ -289,7 +289,8 @@ def cover_network(build: BuildContext, table: CalibrationTable, rule: str | None
             )
         build.notes.append(f"the table was made for TensorRT {header.version_text}; its scales are used (--retarget)")
         table = table.with_header(replace(header, version=number))
-    covered = complete_table(table, network_tensors(build.trt, network), table_rule(table, rule))
+    observed = frozenset(watched_tensors(build.model).tensors)
+    covered = complete_table(table, network_tensors(build.trt, network), table_rule(table, rule), observed)
     refuse_low_coverage(covered, build.options.min_coverage, "the table")
     if covered.zero:
         build.notes.append(zero_scale_note(covered.zero))

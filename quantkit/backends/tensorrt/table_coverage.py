@@ -3,11 +3,14 @@
 A table made from the ONNX graph lacks the tensors that TensorRT's parser adds: constants (a bias of an Add) and their
 reshapes. Their values are in the network, and determine their scales: that of a constant from its own values by the
 table's rule, as TensorRT does it, and that of a reshape from the tensor that it reshapes.
+
+It also lacks what is inside an operator that the parser takes apart (the gate of a HardSwish), and floats that follow
+from shapes alone: neither tells that a table is of another network.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,11 +26,13 @@ from quantkit.table import CalibrationTable
 
 @dataclass(frozen=True, slots=True)
 class CompletedTable:
-    """A table as a build uses it. completed: tensors whose scale was added; missing: tensors without a scale; extra:
-    names that the network does not have, which TensorRT ignores; zero: tensors whose scale was 0 in the table."""
+    """A table as a build uses it. expected: number of tensors that a table of this network has; lacking: those of them
+    without a scale; completed: tensors whose scale was added; missing: all tensors without a scale; extra: names that
+    the network does not have, which TensorRT ignores; zero: tensors whose scale was 0 in the table."""
 
     table: CalibrationTable
-    tensors: int
+    expected: int
+    lacking: tuple[str, ...]
     completed: tuple[str, ...]
     missing: tuple[str, ...]
     extra: tuple[str, ...]
@@ -35,8 +40,8 @@ class CompletedTable:
 
     @property
     def share(self) -> float:
-        """Fraction of the tensors that have a scale, 0 … 1."""
-        return 1.0 - len(self.missing) / self.tensors if self.tensors else 0.0
+        """Fraction of the expected tensors that have a scale, 0 … 1."""
+        return 1.0 - len(self.lacking) / self.expected if self.expected else 0.0
 
 
 def table_rule(table: CalibrationTable, recorded: str | None) -> Rule:
@@ -46,8 +51,14 @@ def table_rule(table: CalibrationTable, recorded: str | None) -> Rule:
     return rule_of_calibrator(table.header.algorithm, table.header.quantile)
 
 
-def complete_table(table: CalibrationTable, tensors: Sequence[NetworkTensor], rule: Rule) -> CompletedTable:
-    """Return the table with every scale that the network itself determines, and without scales of 0."""
+def complete_table(
+    table: CalibrationTable, tensors: Sequence[NetworkTensor], rule: Rule, observed: Collection[str] | None = None
+) -> CompletedTable:
+    """Return the table with every scale that the network itself determines, and without scales of 0.
+
+    observed: tensors of the ONNX graph that calibration observes; None: all tensors. They are what a table is expected
+    to have.
+    """
     scales = dict(table.scales)
     added: list[str] = []
 
@@ -75,9 +86,11 @@ def complete_table(table: CalibrationTable, tensors: Sequence[NetworkTensor], ru
         follow(tensor)
     names = [tensor.name for tensor in tensors]
     wanted = set(names)
+    expected = [name for name in names if observed is None or name in observed]
     return CompletedTable(
         CalibrationTable(table.header, {name: usable_scale(scale) for name, scale in scales.items()}),
-        len(names),
+        len(expected),
+        tuple(name for name in expected if name not in scales),
         tuple(name for name in added if name in wanted),
         tuple(name for name in names if name not in scales),
         tuple(name for name in table.scales if name not in wanted),
@@ -88,8 +101,8 @@ def complete_table(table: CalibrationTable, tensors: Sequence[NetworkTensor], ru
 def refuse_low_coverage(covered: CompletedTable, least: float, where: str) -> None:
     """Raise TableError where fewer than `least` of the tensors have a scale."""
     if covered.share < least:
-        missing = ", ".join(covered.missing[:5]) + (" …" if len(covered.missing) > 5 else "")
+        missing = ", ".join(covered.lacking[:5]) + (" …" if len(covered.lacking) > 5 else "")
         raise TableError(
-            f"{where} covers {covered.share:.0%} of the network's {covered.tensors} float tensors; missing: {missing}",
+            f"{where} covers {covered.share:.0%} of the network's {covered.expected} float tensors; missing: {missing}",
             remedy="give the table of this network, calibrate again, or accept it with a lower --min-coverage",
         )

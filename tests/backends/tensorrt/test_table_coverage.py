@@ -134,19 +134,30 @@ def test_missing_and_extra_and_share(scaled: set[str], there: set[str]) -> None:
     )
     assert covered.missing == tuple(sorted(there - scaled))
     assert covered.extra == tuple(sorted(scaled - there))
-    assert covered.tensors == len(there)
+    assert covered.expected == len(there)
     assert covered.share == pytest.approx(len(there & scaled) / len(there))
+
+
+@given(st.sets(st.sampled_from("abcd")), st.sets(st.sampled_from("abcdef"), min_size=1))
+def test_only_what_calibration_observes_tells_of_another_network(scaled: set[str], observed: set[str]) -> None:
+    """TensorRT's own tensors, as inside a HardSwish, and floats made of shapes are in no table."""
+    tensors = [NetworkTensor(n) for n in ("a", "b", "c", "(Unnamed Layer* 1) [Activation]_output", "shape")]
+    covered = complete_table(table(**dict.fromkeys(sorted(scaled), 0.5)), tensors, Entropy(), observed)
+    assert covered.lacking == tuple(n for n in "abc" if n in observed - scaled)
+    assert set(covered.missing) == {t.name for t in tensors} - scaled
+    expected = observed & set("abc")
+    assert covered.share == pytest.approx(len(expected & scaled) / len(expected) if expected else 0.0)
 
 
 def test_little_coverage_is_refused_with_names() -> None:
     missing = tuple("abcdef")
-    covered = CompletedTable(table(), 10, (), missing, ())
+    covered = CompletedTable(table(), 10, missing, (), missing, ())
     refuse_low_coverage(covered, 0.4, "t.calib")
     with pytest.raises(TableError, match=r"t\.calib covers 40% of the network's 10 .* a, b, c, d, e …") as caught:
         refuse_low_coverage(covered, 0.41, "t.calib")
     assert "--min-coverage" in caught.value.remedy
     with pytest.raises(TableError, match=r"missing: a\n"):
-        refuse_low_coverage(CompletedTable(table(), 2, (), ("a",), ()), 0.9, "t")
+        refuse_low_coverage(CompletedTable(table(), 2, ("a",), (), ("a",), ()), 0.9, "t")
 
 
 @pytest.mark.parametrize(
