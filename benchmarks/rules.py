@@ -29,6 +29,7 @@ from rule_page import DEFAULT, SINGLE, rendered
 import quantkit
 from quantkit import CalibrateOptions, QuantizeOptions
 from quantkit.backends.session import open_session
+from quantkit.data import DataOptions
 from quantkit.graph import Model, load_model
 from quantkit.histogram import Histogram
 from quantkit.rewrites.fp16 import convert_to_fp16
@@ -124,7 +125,8 @@ def quantized(model: Model, images: Path, rules: tuple[Any, ...]) -> Any:
         name = rule if isinstance(rule, str) else rule.name
         made = quantkit.quantize(proto, statistics=statistics, options=QuantizeOptions(rule=rule))
         yield name, Model(model.path, made.proto, "")
-    yield "with data", Model(model.path, quantkit.quantize(proto, data=images, **common).proto, "")
+    alone = QuantizeOptions(data=DataOptions(threads=1))  # as many tasks as cores run beside each other
+    yield "with data", Model(model.path, quantkit.quantize(proto, data=images, options=alone, **common).proto, "")
 
 
 def main() -> None:
