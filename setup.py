@@ -1,8 +1,9 @@
-"""The compiled kernel, and the README as a package index can show it; everything else is in pyproject.toml.
+"""The compiled kernels, and the README as a package index can show it; everything else is in pyproject.toml.
 
-The extension is optional: without a C compiler the package installs all the same and counts with numpy.
+The extensions are optional: without a C compiler the package installs all the same and works with numpy.
 """
 
+import os
 import re
 from pathlib import Path
 
@@ -38,10 +39,11 @@ if __name__ == "__main__":
         long_description_content_type="text/markdown",
         ext_modules=[
             Extension(
-                "quantkit._kernel",
-                sources=["quantkit/_kernel.c"],
-                extra_compile_args=["-O3"],
+                f"quantkit.{name}",
+                sources=[f"quantkit/{name}.c"],
+                extra_compile_args=["-O3", *(["-ffp-contract=off"] if os.name == "posix" else [])],
                 optional=True,
             )
+            for name in ("_kernel", "_rounding")
         ],
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 BESIDE = {"CHANGELOG.md", "CITATION.cff", "LICENSE", "MANIFEST.in", "README.md", "pyproject.toml", "setup.py"}
 MADE = re.compile(r"PKG-INFO|setup\.cfg|quantkit_trt\.egg-info/.*")
-COMPILED = re.compile(r"quantkit/_kernel\.[\w.-]+\.(so|pyd)")
+COMPILED = re.compile(r"quantkit/_(?:kernel|rounding)\.[\w.-]+\.(so|pyd)")
 RECORDS = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "top_level.txt", "licenses/LICENSE"}
 
 

@@ -16,6 +16,7 @@ from quantkit.calibration.backend_choice import refuse_without_calibrators
 from quantkit.errors import BackendError
 from quantkit.extras import gpu_command, install_command
 from quantkit.kernel import COMPILED
+from quantkit.repairs import code_search
 from quantkit.table import Algorithm, Header
 from quantkit.tensorrt_version import has_driver, installed_number, target_version
 from quantkit.view import Block, RichDisplay, ViewTable
@@ -93,11 +94,11 @@ def list_abilities() -> tuple[Ability, ...]:
     return (
         Ability("calibrate on the CPU", True, f"{backend.name} {backend.version()}"),
         Ability(
-            "compiled kernel",
-            COMPILED,
+            "compiled kernels",
+            COMPILED and code_search.COMPILED,
             "installed"
-            if COMPILED
-            else "numpy gives the same counts, several times slower; reinstall with a C compiler",
+            if COMPILED and code_search.COMPILED
+            else "numpy computes the same, several times slower; reinstall with a C compiler",
         ),
         gpu_ability(backend),
         Ability(

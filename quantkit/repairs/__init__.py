@@ -4,10 +4,11 @@ One file holds one repair; `quantkit.repairs.registry` lists them in the order i
 """
 
 from quantkit.repairs.bias import correct_biases
+from quantkit.repairs.code_search import find_codes
 from quantkit.repairs.equalization import equalize_channels
 from quantkit.repairs.figures import ChannelFigures
 from quantkit.repairs.grams import GramAccumulator
-from quantkit.repairs.rounding import find_codes, round_weights
+from quantkit.repairs.rounding import round_weights
 from quantkit.repairs.smoothing import smooth_channels
 from quantkit.repairs.weighted_layers import PatchGeometry
 

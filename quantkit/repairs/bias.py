@@ -24,6 +24,7 @@ from quantkit.graph.model import Model
 from quantkit.graph.operators import RESHAPING
 from quantkit.graph.shape_inference import infer_types, tensor_shapes
 from quantkit.numerics import LEVELS, round_to_e4m3
+from quantkit.repairs.code_search import row_blocks
 from quantkit.repairs.editing import WeightEditor
 from quantkit.repairs.figures import ChannelFigures, channel_figures, improvement_db
 from quantkit.repairs.grams import same_pads
@@ -31,7 +32,6 @@ from quantkit.repairs.group_steps import attribute
 from quantkit.repairs.half_range import BEYOND
 from quantkit.repairs.linking import Shape
 from quantkit.repairs.repair import Needs, Repair, RepairInput, RepairOutcome
-from quantkit.repairs.rounding import row_blocks
 from quantkit.repairs.weighted_layers import PatchGeometry, WeightedLayer, weighted_layers
 from quantkit.values import QuantizedType
 

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from quantkit.numerics import LEVELS
+from quantkit.repairs.code_search import row_blocks
 from quantkit.repairs.figures import ChannelFigures, improvement_db
 from quantkit.repairs.group_search import find_group
 from quantkit.repairs.half_range import fit_to_half
 from quantkit.repairs.linking import ChannelGroup, ChannelLayout, Network, spread_factors
-from quantkit.repairs.rounding import row_blocks
 
 if TYPE_CHECKING:
     from quantkit.values import Array

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from quantkit.errors import DataError, ModelError, UsageError
 from quantkit.graph import Model
-from quantkit.repairs import GramAccumulator, correct_biases, find_codes, round_weights, rounding
+from quantkit.repairs import GramAccumulator, code_search, correct_biases, find_codes, round_weights, rounding
 from quantkit.repairs.editing import WeightEditor
 from quantkit.repairs.grams import gather_patches
 from quantkit.repairs.weighted_layers import weighted_layers
@@ -91,8 +91,8 @@ def test_rows_may_be_rounded_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     weight, x = normal(33, 20), correlated(60, 20, RANDOM)
     scales, gram = scales_of(weight), x.T @ x
     whole = find_codes(weight, scales, gram)
-    monkeypatch.setattr(rounding, "VALUES", 7 * 20 + 3)
-    assert [part.stop - part.start for part in rounding.row_blocks(weight.shape)] == [7] * 5
+    monkeypatch.setattr(code_search, "VALUES", 7 * 20 + 3)
+    assert [part.stop - part.start for part in code_search.row_blocks(weight.shape)] == [7] * 5
     np.testing.assert_array_equal(find_codes(weight, scales, gram), whole)
 
 
