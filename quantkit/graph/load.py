@@ -19,6 +19,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import cache
 from math import prod
 from pathlib import Path
@@ -56,7 +57,9 @@ def load_model(given: AnyModel) -> Model:
     if is_proto(given):
         return open_model(copied_proto(given), IN_MEMORY)
     file = model_place(given)
-    return open_model(read_proto(file), file)
+    own = file_stamps(file.parent, [file.name])  # before it is read
+    model = open_model(read_proto(file), file)
+    return replace(model, read=replace(model.read, own=own))
 
 
 def is_proto(value: object) -> bool:
@@ -113,7 +116,7 @@ def open_model(proto: onnx.ModelProto, file: Path) -> Model:
     if not holds_text(proto):
         raise ModelError(f"{file} is damaged: one of its names is not text", remedy=remedy)
     folder = weights_folder(file, proto)
-    stamps = weight_stamps(folder, external_files(proto))
+    stamps = file_stamps(folder, external_files(proto))
     identity = model_identity(proto, folder, str(file))
     settle_opsets(proto, str(file))
     plain = inline_functions(proto, str(file))
@@ -144,8 +147,8 @@ def refuse_giant_tensors(proto: onnx.ModelProto, where: str) -> None:
             )
 
 
-def weight_stamps(folder: Path, names: Iterable[str]) -> tuple[FileStamp, ...]:
-    """Return the stamps of files with external weights; a file that is missing, which is no error yet, has none."""
+def file_stamps(folder: Path, names: Iterable[str]) -> tuple[FileStamp, ...]:
+    """Return the stamps of a model's files; a file that is missing, which is no error yet, has none."""
     stamps = []
     for name in names:
         with contextlib.suppress(OSError, ValueError):
@@ -159,10 +162,26 @@ def refuse_changed_weights(model: Model) -> None:
     They are read whenever they are needed, also by other libraries: what was used is what was digested only if they
     did not change in between. Models in memory pass.
     """
+    if not has_same_weights(model):
+        refuse_other_content(model)
+
+
+def refuse_changed_model(model: Model) -> None:
+    """Raise ModelError where the file of a model, or its external weights, are no longer those that were read."""
+    own = model.read.own
+    if not own or file_stamps(model.path.parent, [model.path.name]) != own or not has_same_weights(model):
+        refuse_other_content(model)
+
+
+def has_same_weights(model: Model) -> bool:
+    """Return True if no stamp of the external weights moved since they were digested."""
     stamps = model.read.weights
-    if weight_stamps(model.folder, [stamp.name for stamp in stamps]) == stamps:
-        return
-    if load_model(model.path).sha256 != model.read.sha256:  # a copy or a link may have moved a stamp, not the content
+    return file_stamps(model.folder, [stamp.name for stamp in stamps]) == stamps
+
+
+def refuse_other_content(model: Model) -> None:
+    """Raise ModelError unless the file of a model still holds what was read: a copy or a link may have moved a stamp."""
+    if load_model(model.path).sha256 != model.read.sha256:
         raise changed_model(model.path)
 
 

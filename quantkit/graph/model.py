@@ -29,13 +29,14 @@ IN_MEMORY = Path("(in memory)", "model.onnx")
 
 @dataclass(frozen=True, slots=True)
 class ReadFile:
-    """The file that a model was read from: its identity, and the stamps of its external weights before they were read.
+    """The file that a model was read from: its identity, and stamps of it and its external weights before they were read.
 
-    A network that was derived from a model has the same.
+    A network that was derived from a model has the same. own: empty for a model in memory.
     """
 
     sha256: str = ""
     weights: tuple[FileStamp, ...] = ()
+    own: tuple[FileStamp, ...] = ()
 
 
 class WeightPlace(Protocol):

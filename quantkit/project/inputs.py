@@ -14,8 +14,7 @@ from quantkit.data.pictures.find import is_divided, is_remote
 from quantkit.data.preprocess_choice import BESIDE, METADATA, PreprocessChoice, choose_spec
 from quantkit.errors import DataError, UsageError
 from quantkit.evaluation.options import EvaluateOptions, EvaluationRequest
-from quantkit.graph import Model, load_model
-from quantkit.graph.load import changed_model
+from quantkit.graph import Model, load_model, refuse_changed_model
 from quantkit.metrics.registry import default_metric
 from quantkit.paths import beside, is_file, is_folder, real_path
 from quantkit.project.expected_labels import ExpectedLabels, expect_labels
@@ -189,8 +188,7 @@ def evaluation_request(settings: Settings, data: DataSource) -> EvaluationReques
 
 def refuse_changed_inputs(plan: RunPlan) -> None:
     """Raise ModelError or DataError where model or data are no longer those of the plan: a step used something else."""
-    if load_model(plan.model.path).sha256 != plan.model.sha256:
-        raise changed_model(plan.model.path)
+    refuse_changed_model(plan.model)
     for before, now in zip((plan.calibration, plan.validation), data_sources(plan.settings, plan.model), strict=True):
         if now.stamps != before.stamps:
             raise changed_data(before.source)

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 import quantkit
 from quantkit import CalibrateOptions, DataOptions, HistogramMode
 from quantkit.errors import ModelError
-from quantkit.graph import load_model, refuse_changed_weights
+from quantkit.graph import load_model, refuse_changed_model, refuse_changed_weights
 
 MODEL = "model.onnx"
 
@@ -125,3 +125,28 @@ def test_the_same_content_may_move(model: Path) -> None:
     Path("w.bin").unlink()
     with pytest.raises(ModelError, match=r"w\.bin"):
         refuse_changed_weights(loaded)
+
+
+def test_a_model_is_read_again_only_where_a_stamp_moved(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded, content = load_model(model), model.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr("quantkit.graph.load.read_proto", lambda _: pytest.fail("read again"))
+        refuse_changed_model(loaded)
+    Path("other").write_bytes(content)
+    os.replace("other", model)
+    refuse_changed_model(loaded)
+
+
+@pytest.mark.parametrize("what", ["model", "weights"])
+def test_another_content_of_the_same_size_and_time_is_an_error(what: str, model: Path) -> None:
+    os.utime(model, (10**9, 10**9))
+    loaded = load_model(model)
+    if what == "weights":
+        write_weights(1)
+    else:
+        content = model.read_bytes()
+        model.write_bytes(content.replace(b"Flatten", b"Sigmoid"))
+        assert model.stat().st_size == len(content)
+        os.utime(model, (10**9, 10**9))
+    with pytest.raises(ModelError, match="changed during the run"):
+        refuse_changed_model(loaded)
