@@ -81,6 +81,35 @@ def edge_grid() -> tuple[NDArray[np.intp], NDArray[np.float32]]:
     return edges, rounding_errors(edges, BINS, np.float32)
 
 
+class EdgeErrors:
+    """The rounding errors at clipping edges, in float64: no tensor changes them, so that each is computed once.
+
+    Edges are computed when they are first asked for, of which memory is touched: 32 MiB for all 2048. Two threads may
+    compute the same edge, with the same bits.
+    """
+
+    def __init__(self, bins: int) -> None:
+        import numpy as np
+
+        self._rows = np.zeros((bins + 1, bins))
+        self._known = np.zeros(bins + 1, dtype=bool)
+
+    def rows(self, edges: NDArray[np.intp]) -> NDArray[np.float64]:
+        """Return the errors of the bins below the largest of some edges, as `rounding_errors` does: [n, bins]."""
+        new = edges[~self._known[edges]]
+        if len(new):
+            self._rows[new, : new.max()] = rounding_errors(new, int(new.max()))
+            self._known[new] = True
+        found: NDArray[np.float64] = self._rows[edges, : edges.max()]
+        return found
+
+
+@lru_cache(maxsize=1)
+def edge_errors(bins: int) -> EdgeErrors:
+    """Return the rounding errors of histograms with so many bins."""
+    return EdgeErrors(bins)
+
+
 def rounding_errors(
     edges: NDArray[np.intp], bins: int, dtype: type[np.floating[Any]] | None = None
 ) -> NDArray[np.floating[Any]]:
@@ -155,7 +184,7 @@ def squared_errors(
     import numpy as np
 
     if rounding is None:
-        rounding = rounding_errors(edges, int(edges.max()))
+        rounding = edge_errors(len(weights)).rows(edges)
     # Not `@`: OpenBLAS splits a product of this size among threads, whose waiting for each other costs more than it.
     inside = np.einsum("ij,j->i", rounding, weights[: rounding.shape[1]].astype(rounding.dtype))
     j = np.arange(len(weights))

@@ -13,7 +13,7 @@ from quantkit.histogram import BINS, Histogram
 from quantkit.rules.best import Best
 from quantkit.rules.minmax import MinMax
 from quantkit.rules.mse import Mse
-from quantkit.rules.squared_error import squared_error, squared_errors
+from quantkit.rules.squared_error import EdgeErrors, rounding_errors, squared_error, squared_errors
 from tests.support.histograms import any_counts, histogram, smooth
 
 F32 = np.float32
@@ -32,6 +32,14 @@ def exhaustive_error(counts: np.ndarray, edge: int, samples: int = 64) -> float:
 def test_the_squared_error_is_that_of_quantizing_the_values(counts: np.ndarray, edge: int) -> None:
     expected = exhaustive_error(counts, edge, 4096)
     assert squared_errors(counts, np.array([edge]))[0] == pytest.approx(expected, rel=1e-3)
+
+
+@given(asked=st.lists(st.lists(st.integers(1, BINS), min_size=1, max_size=5), max_size=4))
+@settings(max_examples=20)
+def test_rounding_errors_of_edges_do_not_depend_on_those_before(asked: list[list[int]]) -> None:
+    errors = EdgeErrors(BINS)
+    for edges in map(np.array, asked):
+        np.testing.assert_array_equal(errors.rows(edges), rounding_errors(edges, edges.max()))
 
 
 @given(counts=any_counts)
