@@ -180,7 +180,7 @@ def has_same_weights(model: Model) -> bool:
 
 
 def refuse_other_content(model: Model) -> None:
-    """Raise ModelError unless the file of a model still holds what was read: a copy or a link may have moved a stamp."""
+    """Raise ModelError unless the file still holds what was read: a copy or a link may have moved a stamp."""
     if load_model(model.path).sha256 != model.read.sha256:
         raise changed_model(model.path)
 

@@ -29,7 +29,7 @@ IN_MEMORY = Path("(in memory)", "model.onnx")
 
 @dataclass(frozen=True, slots=True)
 class ReadFile:
-    """The file that a model was read from: its identity, and stamps of it and its external weights before they were read.
+    """The file that a model was read from: its identity, and stamps of it and of its external weights before that.
 
     A network that was derived from a model has the same. own: empty for a model in memory.
     """
