@@ -31,6 +31,8 @@ from quantkit.rules import DEFAULT_RULE
 HERE = Path(__file__).resolve().parent
 SHARED = Path(os.environ.get("QUANTKIT_SHARED", HERE.parent.parent / "shared"))
 OUTPUT = HERE / "results" / "fp8.json"
+TENSORRT = "10.3.0"
+"""What the models are for: also where TensorRT 8, which has no FP8, is installed."""
 SPECS = {"yolov8n": "yolo"}
 ARCHITECTURES = ("sm89", "sm120")
 HEAD = "| | {metric}, % | drop, points | 95 % interval | agreement, % | SQNR, dB |"
@@ -53,15 +55,15 @@ def variants(model: Path, statistics: Path, rules: list[str], folder: Path) -> d
 
     found = {"FP32": model, "FP16": folder / "fp16.onnx", "INT8": folder / "int8.onnx"}
     onnx.save(convert_to_fp16(load_model(model)).proto, found["FP16"])
-    quantkit.quantize(model, found["INT8"], statistics=statistics)
+    quantkit.quantize(model, found["INT8"], statistics=statistics, tensorrt_version=TENSORRT)
     for rule in rules:
         name = "FP8" if rule == DEFAULT_RULE else f"FP8, {rule}"
         found[name] = folder / f"{name.replace(':', '')}.onnx"
-        quantkit.quantize(model, found[name], statistics=statistics, type="fp8", rule=rule)
+        quantkit.quantize(model, found[name], statistics=statistics, type="fp8", rule=rule, tensorrt_version=TENSORRT)
     if DEFAULT_RULE in rules:
         name = "FP8, no bias correction"
         found[name] = folder / f"{name}.onnx"
-        quantkit.quantize(model, found[name], statistics=statistics, type="fp8", repairs=())
+        quantkit.quantize(model, found[name], statistics=statistics, type="fp8", repairs=(), tensorrt_version=TENSORRT)
     return found
 
 
