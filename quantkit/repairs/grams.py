@@ -9,6 +9,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from quantkit.errors import DataError
+from quantkit.repairs.blas_threads import blas_threads
 from quantkit.repairs.weighted_layers import PatchGeometry
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class GramAccumulator:
         for start in range(0, count, ROWS):
             part = patches[:, start : start + ROWS]
             # float32 products of a part, unless they are too large; float64 sums of parts.
-            with np.errstate(over="ignore", invalid="ignore"):
+            with np.errstate(over="ignore", invalid="ignore"), blas_threads(size):
                 squares = np.matmul(part.transpose(0, 2, 1), part) if groups > 1 else (part[0].T @ part[0])[None]
                 if not np.isfinite(squares).all():
                     wide = part.astype(np.float64)

@@ -14,6 +14,7 @@ import numpy as np
 from quantkit.graph.model import Model
 from quantkit.graph.weight_store import return_freed_memory
 from quantkit.progress import Phases
+from quantkit.repairs.blas_threads import blas_threads
 from quantkit.repairs.code_search import CodeSearch, row_blocks
 from quantkit.repairs.editing import WeightEditor
 from quantkit.repairs.figures import improvement_db
@@ -108,7 +109,8 @@ def round_layer(editor: WeightEditor, layer: WeightedLayer, grams: NDArray[np.fl
     rows, scales = layer.rows(weight), layer.scales(weight)
     grid, energies = np.empty_like(rows), np.zeros(2)
     for group, gram in enumerate(grams):
-        found, steps = CodeSearch(gram).codes(rows[group], scales[group]), scales[group]
+        with blas_threads(len(gram)):
+            found, steps = CodeSearch(gram).codes(rows[group], scales[group]), scales[group]
         for part in row_blocks(rows.shape[1:]):
             grid[group, part] = found.codes[part] * steps[part, None]
         energies += [(each * steps.astype(np.float64) ** 2).sum() for each in (found.nearest, found.energies)]

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from quantkit.repairs.blas_threads import blas_threads
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -26,9 +28,11 @@ def factorise(matrix: NDArray[np.float64]) -> None:
         columns = matrix[start:, start:stop]
         if start:
             columns -= matrix[start:, :start] @ matrix[start:stop, :start].T
-        corner = np.linalg.cholesky(columns[: stop - start])
+        with blas_threads(BLOCK):
+            corner = np.linalg.cholesky(columns[: stop - start])
+            inverse = np.linalg.inv(corner)
         columns[: stop - start] = corner
-        columns[stop - start :] = columns[stop - start :] @ np.linalg.inv(corner).T
+        columns[stop - start :] = columns[stop - start :] @ inverse.T
         matrix[start:stop, stop:] = 0.0
 
 
@@ -37,6 +41,7 @@ def invert_lower(factor: NDArray[np.float64]) -> None:
     size = len(factor)
     for start in reversed(range(0, size, BLOCK)):
         stop = min(start + BLOCK, size)
-        corner = np.linalg.inv(factor[start:stop, start:stop])
+        with blas_threads(BLOCK):
+            corner = np.linalg.inv(factor[start:stop, start:stop])
         factor[start:stop, start:stop] = np.tril(corner)
         factor[stop:, start:stop] = -(factor[stop:, stop:] @ factor[stop:, start:stop]) @ corner
