@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import importlib
 import io
 import json
 import os
@@ -135,6 +137,16 @@ def pytest_configure(config: pytest.Config) -> None:
     """Fewer examples of each law with `--fast`."""
     if config.getoption("--fast"):
         settings.load_profile("fast")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Every other worker imports the tests from the last one on, so that each file is compiled once and not by all."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+    if not int(worker) % 2 or [Path(given).resolve() for given in session.config.args] != [ROOT / "tests"]:
+        return
+    for path in sorted((ROOT / "tests").rglob("test_*.py"), reverse=True):
+        with contextlib.suppress(Exception, pytest.skip.Exception):  # the collection reports them
+            importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
