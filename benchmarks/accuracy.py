@@ -46,17 +46,17 @@ def test_images(model: Model, folder: Path) -> tuple[Any, Any]:
 
 
 def outputs(model: Model, images: Any) -> Any:
-    """What a network answers, [N, classes]."""
+    """What a network predicts, [N, classes]."""
     run = open_session(model, model.outputs, threads=len(os.sched_getaffinity(0))).runner()
     return np.concatenate(
         [np.array(run({"image": images[k : k + 200]})[model.outputs[0]]) for k in range(0, len(images), 200)]
     )
 
 
-def compared(reference: Any, answers: Any, labels: Any) -> dict[str, float]:
+def compared(reference: Any, predictions: Any, labels: Any) -> dict[str, float]:
     """Drop in points, agreement in percent, SQNR in dB: 10·log10(Σ FP32² / Σ (FP32 − INT8)²)."""
-    exact, guess = reference.argmax(axis=1), answers.argmax(axis=1)
-    noise = float(np.square(reference.astype(np.float64) - answers).sum())
+    exact, guess = reference.argmax(axis=1), predictions.argmax(axis=1)
+    noise = float(np.square(reference.astype(np.float64) - predictions).sum())
     return {
         "top1": round(100 * float((guess == labels).mean()), 2),
         "drop": round(100 * float((exact == labels).mean() - (guess == labels).mean()), 2),

@@ -7,7 +7,7 @@ turns, the same Q/DQ model runs over the same images in batches of 32:
 
     plain      onnxruntime with its own threads, Q and DQ as they stand, on batches that lie decoded in memory
     fused      the same with onnxruntime's INT8 kernels (its default), whose sums differ
-    evaluate   quantkit.evaluate: images are read and decoded, the model runs, metrics and answers are kept
+    evaluate   quantkit.evaluate: images are read and decoded, the model runs, metrics and predictions are kept
 
 Ratios are of the medians. Memory is the peak of whole processes that evaluate growing numbers of images.
 """

@@ -1,4 +1,4 @@
-"""The Q/DQ models that `gpu_acceptance.py explicit --qdq DIR` builds, with what onnxruntime answers for each of them.
+"""The Q/DQ models that `gpu_acceptance.py explicit --qdq DIR` builds, with what onnxruntime predicts by each of them.
 
     python benchmarks/qdq_models.py DIR --images DIR
 
@@ -23,7 +23,7 @@ WAYS: dict[str, dict[str, Any]] = {"quantkit": {}, "quantkit, attention too": {"
 
 
 def main() -> None:
-    """Make and answer."""
+    """Make them, and predict."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--images", type=Path, required=True)

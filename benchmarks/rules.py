@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from architectures.judging import Answers, Judge, judge_of_classes, judge_of_compositions
+from architectures.judging import Judge, Predictions, judge_of_classes, judge_of_compositions
 from harness.machine import this_machine
 from rule_page import DEFAULT, SINGLE, rendered
 
@@ -87,7 +87,7 @@ class Task:
         return judge_of_classes(CALIBRATION, self.images, self.every)
 
 
-def answers(model: Model, pixels: Any) -> Answers:
+def predictions(model: Model, pixels: Any) -> Predictions:
     """What a network says, by output."""
     run = open_session(model, model.outputs, threads=1).runner()
     kind = np.float16 if model.inputs[0].dtype == np.float16 else np.float32
@@ -98,21 +98,21 @@ def answers(model: Model, pixels: Any) -> Answers:
 def measured(task: Task) -> dict[str, dict[str, float]]:
     """Way → figures."""
     judge, model = task.judge(), load_model(task.path)
-    reference = answers(model, judge.pixels)
+    reference = predictions(model, judge.pixels)
     of = partial(judge.figures, reference)
     if task.count is None:
         found = {"FP32": {"right": round(judge.right(reference), 2)}}
         for file in sorted(task.peers.glob(f"{task.path.stem}.*.onnx")) if task.peers else []:
-            found[file.name[len(task.path.stem) + 1 : -5]] = of(answers(load_model(file), judge.pixels))
+            found[file.name[len(task.path.stem) + 1 : -5]] = of(predictions(load_model(file), judge.pixels))
         return found
     with TemporaryDirectory() as folder:
         np.savez(first := Path(folder) / "first.npz", x=judge.calibration[: task.count])
         rules = (*SINGLE, *(CANDIDATES if task.count >= CANDIDATES_FROM else ()))
-        found = {name: of(answers(made, judge.pixels)) for name, made in quantized(model, first, rules)}
+        found = {name: of(predictions(made, judge.pixels)) for name, made in quantized(model, first, rules)}
         if task.count == len(judge.calibration):
             half = Model(model.path, convert_to_fp16(model).proto, "")
             for name, made in quantized(half, first, (DEFAULT,)):
-                found[f"float16, {name}"] = of(answers(made, judge.pixels))
+                found[f"float16, {name}"] = of(predictions(made, judge.pixels))
     return found
 
 

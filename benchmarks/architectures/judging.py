@@ -1,4 +1,4 @@
-"""What the benchmarks feed a network, and how they judge its answers. Nothing here needs torch."""
+"""What the benchmarks feed a network, and how they judge its predictions. Nothing here needs torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from architectures.compositions import compose, network_input, read_objects
 
 Array = np.ndarray[Any, Any]
-Answers = Mapping[str, Array]
+Predictions = Mapping[str, Array]
 
 CALIBRATION_SEED, TEST_SEED = 2, 1
 STEPS = (4, 8, 16)
@@ -34,36 +34,36 @@ class Judge:
     pixels: Array
     targets: Array
 
-    def right(self, answers: Answers) -> float:
+    def right(self, predictions: Predictions) -> float:
         """Return the percentage of images, pixels or objects whose class is right."""
         if self.task == "boxes":
             image, cell, label = self.targets.T
-            return 100 * float((answers["scores"][image, cell].argmax(axis=1) == label).mean())
-        (found,) = answers.values()
+            return 100 * float((predictions["scores"][image, cell].argmax(axis=1) == label).mean())
+        (found,) = predictions.values()
         return 100 * float((found.argmax(axis=1) == self.targets).mean())
 
-    def agreement(self, reference: Answers, answers: Answers) -> float:
+    def agreement(self, reference: Predictions, predictions: Predictions) -> float:
         """Return the percentage of images, pixels or objects of which two networks say the same class."""
         if self.task == "boxes":
             seen = reference["scores"].max(axis=2) > SEEN
-            same = reference["scores"][seen].argmax(axis=1) == answers["scores"][seen].argmax(axis=1)
-            return 100 * float((same & (answers["scores"][seen].max(axis=1) > SEEN / 2)).mean())
+            same = reference["scores"][seen].argmax(axis=1) == predictions["scores"][seen].argmax(axis=1)
+            return 100 * float((same & (predictions["scores"][seen].max(axis=1) > SEEN / 2)).mean())
         return 100 * float(
-            np.mean([(reference[k].argmax(axis=1) == answers[k].argmax(axis=1)).mean() for k in answers])
+            np.mean([(reference[k].argmax(axis=1) == predictions[k].argmax(axis=1)).mean() for k in predictions])
         )
 
-    def figures(self, reference: Answers, answers: Answers) -> dict[str, float]:
+    def figures(self, reference: Predictions, predictions: Predictions) -> dict[str, float]:
         """Drop in points, agreement in percent, SQNR in dB; of several outputs the mean of their decibels."""
         return {
-            "drop": round(self.right(reference) - self.right(answers), 2),
-            "agreement": round(self.agreement(reference, answers), 2),
-            "sqnr_db": round(float(np.mean([sqnr(reference[name], answers[name]) for name in answers])), 2),
+            "drop": round(self.right(reference) - self.right(predictions), 2),
+            "agreement": round(self.agreement(reference, predictions), 2),
+            "sqnr_db": round(float(np.mean([sqnr(reference[name], predictions[name]) for name in predictions])), 2),
         }
 
 
-def sqnr(reference: Array, answers: Array) -> float:
+def sqnr(reference: Array, predictions: Array) -> float:
     """Return 10·log10(Σ FP32² / Σ (FP32 − quantized)²)."""
-    noise = np.square(reference.astype(np.float64) - answers).sum()
+    noise = np.square(reference.astype(np.float64) - predictions).sum()
     return float(10 * np.log10(np.square(reference, dtype=np.float64).sum() / noise))
 
 

@@ -115,9 +115,9 @@ def right(made: Architecture, network: nn.Module, data: TrainingData) -> float:
     hits = total = 0
     with torch.no_grad():
         for k in range(0, len(data.images), BATCH):
-            answers = network(normalized(data.images[k : k + BATCH]))
+            predictions = network(normalized(data.images[k : k + BATCH]))
             if made.task == "boxes":
-                scores, _ = answers
+                scores, _ = predictions
                 boxes, classes = (target[k : k + BATCH] for target in data.targets)
                 middle = (boxes[..., :2] + boxes[..., 2:]) / 2
                 nearest = (network.centres[None, :, None] - middle[:, None]).square().sum(-1)
@@ -131,7 +131,7 @@ def right(made: Architecture, network: nn.Module, data: TrainingData) -> float:
                 total += int(counted.sum())
             else:
                 wanted = data.targets[0][k : k + BATCH]
-                hits += int((answers.argmax(1) == wanted).sum())
+                hits += int((predictions.argmax(1) == wanted).sum())
                 total += wanted.numel()
     return hits / total
 

@@ -226,7 +226,7 @@ def documented(times: Mapping[str, Mapping[int, Any]]) -> dict[str, Any]:
 
 
 def time_repetition(bench: Bench) -> None:
-    """Time the two answers of a tuning and its repetition, side by side."""
+    """Time the two choices of a tuning and its repetition, side by side."""
     from quantkit.engines.round_times import measure_rounds
 
     paths = {key: path for key in ("tuning", "repeat") if (path := bench.chosen(key))}

@@ -18,6 +18,7 @@ from quantkit.calibration.job import CalibrationJob
 from quantkit.calibration.leading_batches import LeadingBatches
 from quantkit.calibration.onnxruntime_run import collect_statistics
 from quantkit.calibration.streaming_pass import CheckpointPlan, PassHooks, StreamingPass, new_collectors
+from quantkit.calibration.tables import describe_few
 from quantkit.calibration.unscalable import ScaleNeeds, describe_unscalable, leave_out_masks
 from quantkit.data import Feed, Portion
 from quantkit.data.peeking import DataWatcher, PeekedFeed
@@ -101,7 +102,8 @@ class ShardCollector:
         statistics = leave_out_masks(part, job.model, self._needs)
         record = record_shard(shard, batches, self.run, files=files, skipped=feed.unreadable, watched=job.watch.tensors)
         statistics = replace(statistics, shard=record, chain=observed.identity.chain)
-        notes = (*feed.notes, *self._notes, *describe_unscalable(statistics))
+        few = describe_few(job.rules, job.feed.samples or 0)  # of the run, not of the shard
+        notes = (*feed.notes, *self._notes, *describe_unscalable(statistics), *few)
         return CollectedShard(statistics, notes, watcher.warnings)
 
     def _first_ranges(self, start: int) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Judges of the benchmarks' networks: perfect answers are right, and what is compared is what the networks say."""
+"""Judges of the benchmarks' networks: perfect predictions are right, and what is compared is what the networks say."""
 
 from __future__ import annotations
 

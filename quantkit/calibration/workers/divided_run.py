@@ -14,6 +14,7 @@ from quantkit.calibration.onnxruntime_run import complete_calibration
 from quantkit.calibration.result import Calibration
 from quantkit.calibration.shard_files import SUFFIX
 from quantkit.calibration.shard_run import identify_run
+from quantkit.calibration.tables import describe_few
 from quantkit.calibration.unscalable import describe_unscalable
 from quantkit.calibration.workers.task import CalibrationTask
 from quantkit.data import DataIdentity, Feed
@@ -106,7 +107,7 @@ def complete_divided(job: CalibrationJob, merged: MergedShards, started: float, 
     chosen = origin.samples if feed.samples is None else feed.samples
     identity = DataIdentity(origin.data, merged.order, chosen)
     counted = PassCounts(identity, origin.samples, batches, origin.backend, origin.slice)
-    notes = (*why, *feed.notes, *describe_unscalable(merged.statistics))
+    notes = (*why, *feed.notes, *describe_unscalable(merged.statistics), *describe_few(job.rules, origin.samples))
     return complete_calibration(job, merged.statistics, counted, started, notes, watcher.warnings)
 
 

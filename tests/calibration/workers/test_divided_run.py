@@ -77,7 +77,10 @@ def test_the_same_command_goes_on_and_another_one_is_refused(place: Path) -> Non
 
 
 def test_a_folder_of_shards_of_the_user_is_left_alone(place: Path) -> None:
-    quantkit.calibrate(place / "model.onnx", place / "images", output=place / "out.shards", shard="1/3", batch_size=4)
+    made = quantkit.calibrate(
+        place / "model.onnx", place / "images", output=place / "out.shards", shard="1/3", batch_size=4
+    )
+    assert any(note.startswith("48 samples are few") for note in made.notes), "those of the run"
     for workers in (1, None):
         calibrated(place, "out", workers=workers, force=True)
     assert [path.name for path in (place / "out.shards").iterdir()] == ["0001-of-0003.stats.safetensors"]
@@ -119,6 +122,8 @@ def test_without_an_output_nothing_is_left(place: Path) -> None:
     alone = quantkit.calibrate(place / "model.onnx", place / "images", batch_size=4)
     assert found.statistics is not None
     assert alone.statistics is not None
+    assert [note for note in alone.notes if "samples are few" in note]
+    assert set(alone.notes) <= set(found.notes)
     assert quantkit.statistics.statistics_bytes(found.statistics) == quantkit.statistics.statistics_bytes(
         alone.statistics
     )
