@@ -85,6 +85,7 @@ def quantize(
     """
     from quantkit.cli.terminal.progress import Spinner
     from quantkit.quantization.options import QuantizeOptions
+    from quantkit.quantization.quantize import planned_type
     from quantkit.quantization.quantize import quantize as run
     from quantkit.repairs.registry import parse_repairs
 
@@ -102,7 +103,7 @@ def quantize(
     with Spinner(hidden=printing.hides_progress) as spinner:
         result = run(
             model,
-            output or beside(model, f"{model.stem}.{chosen.types.network_type.value}.onnx"),
+            output or beside(model, f"{model.stem}.{planned_type(model, chosen).value}.onnx"),
             statistics=scales.stats,
             table=scales.table,
             data=samples.data,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from quantkit.data import DataOptions
@@ -100,6 +100,11 @@ class QuantizeOptions:
     def types(self) -> NodeTypes:
         """The types of the operators. UsageError."""
         return NodeTypes(self.type, self.int8, self.fp8)
+
+    def of_nodes(self, only: QuantizedType, fp8: Collection[str]) -> QuantizeOptions:
+        """Return these options with the types of nodes by name. only: the type of all, where none is in `fp8`."""
+        form = WeightForm(only.value) if self.weights is WeightForm.MIXED and not fp8 else self.weights
+        return replace(self, type=only, int8=(), fp8=tuple(sorted(fp8)), weights=form)
 
     @property
     def form(self) -> WeightForm:

@@ -136,7 +136,7 @@ def quantize_in_memory(
     original, plain = source, fold_batch_norms(source)
     network = replace(source, proto=plain.proto)
     choices = placement_choices(options, network)
-    options = replace(options, type=choices.type, int8=(), fp8=tuple(sorted(choices.fp8)))
+    options = options.of_nodes(choices.type, choices.fp8)
     prepared = prepare_model(source, network, scale_source, options, choices, phase)
     folded = tuple(plain.folded)
     del plain, network  # repaired weights are a second copy, and the first is not needed any more
@@ -191,6 +191,16 @@ def placement_choices(options: QuantizeOptions, network: Model) -> Choices:
     excluded = select_nodes(options.exclude, network, "--exclude")
     included = select_nodes(options.include, network, "--include")
     return options.types.applied_to(network, Choices(options.policy, excluded, included, tensorrt=options.major))
+
+
+def planned_type(model: AnyModel, options: QuantizeOptions) -> NetworkType:
+    """Return the type of the network that `quantize` will make. UsageError, ModelError."""
+    if not options.types.named:
+        return options.types.network_type
+    source = load_model(model)
+    refuse_quantized(source)
+    choices = placement_choices(options, replace(source, proto=fold_batch_norms(source).proto))
+    return NetworkType.MIXED if choices.fp8 else NetworkType(choices.type.value)
 
 
 @dataclass(frozen=True, slots=True)

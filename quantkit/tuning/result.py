@@ -184,8 +184,12 @@ class Tuning(SavableDisplay):
 
     @property
     def network_type(self) -> NetworkType:
-        """The type of the chosen network."""
-        return NetworkType.INT8 if self.type is NetworkType.MIXED and not self.chosen.recipe.fp8 else self.type
+        """The type of the chosen network: by what it holds, where layers could have either type."""
+        if self.type is not NetworkType.MIXED:
+            return self.type
+        if not self.chosen.recipe.fp8:
+            return NetworkType.INT8
+        return NetworkType.MIXED if "int8" in self.types.values() else NetworkType.FP8
 
     @property
     def within_budget(self) -> bool:

@@ -14,6 +14,7 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 import quantkit
+from quantkit.cli import invoke
 from quantkit.errors import UsageError
 from quantkit.graph import Model, load_model
 from quantkit.graph.index import wire_graph
@@ -69,11 +70,18 @@ def types_read(proto: onnx.ModelProto) -> dict[str, set[bool]]:
 
 @pytest.mark.parametrize(("base", "other"), [("int8", "fp8"), ("fp8", "int8")])
 def test_a_choice_that_gives_all_operators_one_type_is_that_type(base: str, other: str) -> None:
-    for policy in ("tensorrt", "all"):
-        whole, named = quantized(type=other, policy=policy), quantized(type=base, **{other: "*"}, policy=policy)
+    for policy, weights in (("tensorrt", None), ("all", "mixed")):
+        whole = quantized(type=other, policy=policy)
+        named = quantized(type=base, **{other: "*"}, policy=policy, weights=weights)
         assert content(named) == content(whole)
         assert (named.type, named.form) == (whole.type, whole.form)
         assert named.type.value == other
+
+
+@pytest.mark.parametrize(("nodes", "kind"), [("*", "fp8"), ("head/*", "mixed")])
+def test_the_file_is_called_by_what_it_holds(nodes: str, kind: str, place: Path) -> None:
+    assert invoke(["quantize", "model.onnx", "--fp8", nodes, "--rule", "minmax", "-q"]) == 0
+    assert fp8_tensors(load_model(place / f"model.{kind}.onnx"))
 
 
 @pytest.mark.parametrize("policy", ["tensorrt", "all"])

@@ -149,6 +149,8 @@ def test_the_files_name_the_types(mixed: tuple[Tuning, Path], broken: quantkit.S
     assert record["type_counts"] == {"int8": 13, "fp8": 1, "float": 0}
     assert record["chosen"]["fp8"] == [LAYER]
     assert record["deploy"]["model"] == "model.mixed.onnx"
+    alone = replace(made, types=dict.fromkeys(made.types, "fp8"))
+    assert alone.deployment["model"] == "model.fp8.onnx", "by what it holds"
     (own,) = (each for each in record["layer_types"] if each["node"] == LAYER)
     assert own["candidate"]
     assert own["fp8_db"] > own["int8_db"] + 10
