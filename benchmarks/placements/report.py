@@ -59,8 +59,11 @@ def earlier_lines(sitting: Mapping[str, Any]) -> list[str]:
 
 
 def time_text(times: Mapping[str, Any] | None) -> str:
-    """Return for example `0.142 ± 0.4 %`, or a dash."""
-    return f"{times['median']:.3f} ± {50 * times['spread']:.1f} %" if times else "–"
+    """Return for example `0.142 ± 0.4 %`, without a spread where the rounds are not known, or a dash."""
+    if not times:
+        return "–"
+    spread = "" if times["spread"] is None else f" ± {50 * times['spread']:.1f} %"
+    return f"{times['median']:.3f}{spread}"
 
 
 def tuning_lines(document: Mapping[str, Any]) -> list[str]:

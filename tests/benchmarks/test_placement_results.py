@@ -19,14 +19,19 @@ EXPECTED = {
     "resnet50", "regnety", "mobilenetv3", "efficientnet-b0", "convnext-tiny", "deit-small", "yolov8n", "resnet20",
     "mobilenetv2", "vit", "shared-head",
 }  # fmt: skip
-TIMED = {"resnet20", "resnet50", "mobilenetv2"}
+TIMED = {"resnet20", "resnet50", "mobilenetv2", "yolov8n"}
 """Networks with a row of FP16, modelopt, the default and the tuned model, so far."""
 NOT_READ = {"vit", "mobilenetv3"}
 """Networks of which TensorRT 8.6 cannot parse what modelopt 0.47 writes."""
-TABLE_NOT_TRIED = {("mobilenetv2", "32")}
-"""Rows where INT8 by a table is the fastest, and which miss the laws: the tuning of 0.9 minutes had no time for it."""
-CHANGED = {"deit-small", "convnext-tiny", "yolov8n", "shared-head"}
-"""Networks that were timed with a default placement which has changed since."""
+TABLE_NOT_TRIED = {
+    ("mobilenetv2", "32"),
+    ("yolov8n", "1"),
+    ("yolov8n", "8"),
+    ("shared-head", "1"),
+}
+"""Rows where INT8 by a table is the fastest, and the tuning of 0.9 or 2.2 minutes had no time for it."""
+UNDER_A_TENTH = {("mobilenetv2", "32"), ("yolov8n", "1")}
+"""Those of them where what was chosen instead gains less than a tenth."""
 OTHERS = ("fp16", "table", "modelopt", "default")
 BUDGET = 10
 """Images of 10,000: 0.1 percentage points."""
@@ -85,7 +90,15 @@ def test_tuned_gains_a_tenth_wherever_any_engine_does() -> None:
         gains = {kind: times["fp16"].median / t.median for kind, t in times.items() if kind != "fp16 as exported"}
         if max(gains.values()) >= 1.1 > gains["tuned"]:
             missed.add(row)
-    assert missed == TABLE_NOT_TRIED
+    assert missed == UNDER_A_TENTH < TABLE_NOT_TRIED
+
+
+def test_a_head_that_levels_share_is_faster_than_in_fp16() -> None:
+    """What modelopt writes of it does not build."""
+    times = {row: found for row, found in rows("default") if row[0] == "shared-head"}
+    assert all(found["fp16"].median >= 1.2 * found["default"].median for found in times.values())
+    assert len(times) == 2
+    assert error_of(DOCUMENT["networks"]["shared-head"], "modelopt").startswith("TensorRT found no kernel")
 
 
 def test_resnet20_is_fast_inside_the_budget() -> None:
@@ -125,9 +138,10 @@ def test_engines_that_are_missing_say_why() -> None:
 
 
 def test_rows_of_another_placement_are_earlier_ones() -> None:
-    earlier = {name for sitting in DOCUMENT["earlier"].values() for name in sitting["networks"]}
-    assert earlier == CHANGED
-    assert not earlier & DOCUMENT["networks"].keys()
+    for sitting in DOCUMENT["earlier"].values():
+        for name, network in sitting["networks"].items():
+            digest = network.get("default_pairs")
+            assert digest is None or digest != DOCUMENT["networks"][name]["default_pairs"]
 
 
 def error_of(known: dict[str, Any], kind: str) -> str:
