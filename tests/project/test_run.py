@@ -74,15 +74,16 @@ def test_each_step_is_done_once_and_again_where_its_inputs_changed(place: Path) 
 
 @pytest.mark.skipif(compiler_version() is None, reason="needs the extra rtx")
 def test_the_model_is_compiled_where_the_compiler_is_installed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = run(settings(compile=None, evaluate=WITHOUT_LAYERS))
+    whole = QuantizeSettings(repairs=("bias",))
+    made = run(settings(compile=None, evaluate=WITHOUT_LAYERS, quantize=whole))
     assert redone(made) == ["statistics", "table", "model", "compile", *MAP, "report"]
     record = read_compiled_record(made.files["model.int8.compiled.json"])
     assert [network.architecture for network in record.networks] == ["sm86", "sm120"]
     assert all(network.int8_share == 1 for network in record.networks)
     assert record.model.sha256 == load_model(made.files["model.int8.onnx"]).sha256
     assert sum("kernels that multiply are INT8" in note for note in made.notes) == 2
-    assert redone(run(settings(compile=None, evaluate=WITHOUT_LAYERS))) == []
-    without = run(settings(evaluate=WITHOUT_LAYERS))
+    assert redone(run(settings(compile=None, evaluate=WITHOUT_LAYERS, quantize=whole))) == []
+    without = run(settings(evaluate=WITHOUT_LAYERS, quantize=whole))
     assert redone(without) == MAP
     assert "model.int8.compiled.json" not in without.files
     assert not (place / "net" / "model.run" / "model.int8.compiled.json").exists()
