@@ -49,9 +49,12 @@ def shared() -> Path:
 
 @pytest.fixture(autouse=True, scope="session")
 def without_tensorrt() -> Iterator[None]:
-    """`auto` means onnxruntime, on a machine with a GPU as well; tests of the choice choose for themselves."""
+    """`auto` means onnxruntime, and the default version that of a machine without TensorRT, also where there are a GPU
+    and TensorRT 8; tests of these choices choose for themselves."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("quantkit.calibration.backend_choice.has_driver", lambda: False)
+        patch.setattr("quantkit.tensorrt_version.bundled_libraries", list)
+        patch.setattr("quantkit.tensorrt_version.SONAMES", ())
         yield
 
 

@@ -12,6 +12,9 @@ from quantkit import tensorrt_version
 from quantkit.errors import UsageError
 from quantkit.tensorrt_version import target_version
 
+BUNDLED_LIBRARIES = tensorrt_version.bundled_libraries
+"""What tests go without (`without_tensorrt` in conftest.py)."""
+
 
 def library(folder: Path, number: int) -> Path:
     """A library that says of itself what libnvinfer of that version would say."""
@@ -43,6 +46,7 @@ def test_a_library_in_a_python_package_is_found_without_importing_it(
     package.mkdir()
     (package / "__init__.py").write_text("raise AssertionError('imported')")
     library(package, 100100)
+    monkeypatch.setattr(tensorrt_version, "bundled_libraries", BUNDLED_LIBRARIES)
     monkeypatch.syspath_prepend(str(tmp_path))
     assert tensorrt_version.installed_number() == 100100
 
