@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 FLOATS = frozenset({"float32", "float16"})
 FLOAT, COUNTERPART = "|float", "|counterpart"
 """Suffixes of names that the file lacks: of float tensors, and of the float counterpart of a layer."""
-QUANTIZED = re.compile(rf"u?int\d+|{QuantizedType.FP8.stored}")
+FP8 = QuantizedType.FP8.stored
+QUANTIZED = re.compile(rf"u?int\d+|{FP8}")
 """The types that pairs of a layer may have."""
 BIAS = "int32"
 """The type of quantized biases, which do not count as weights."""
@@ -98,7 +99,7 @@ class PartialQuantization:
     """The variants of a Q/DQ network. plain: the float network that it was made from, BatchNormalizations folded.
 
     `layers` are in graph order; `left`: Q/DQ nodes that stay in every variant, with the reason; `scales`: activation →
-    its grid. ModelError if no layer is quantized.
+    its grid, the last where it has pairs of several types (`in_both_types`). ModelError if no layer is quantized.
     """
 
     def __init__(self, quantized: Model, plain: Model | None = None) -> None:
@@ -124,11 +125,12 @@ class PartialQuantization:
         self._lost = dict(self._find_lost_clips())
         self._sources |= {k: self._lost[t].output[0] for k, t in self._sources.items() if t in self._lost}
         self._file_names = {node.output[0]: tensor for tensor, node in self._lost.items()}
-        self.scales = {
-            self.name_in_file(self._sources[pair.dequantized[0]]): pair.grid
-            for pair in found.pairs
-            if pair.dequantized and pair.tensor not in self._constants and pair.grid.is_known
-        }
+        grids: dict[str, list[Grid]] = {}
+        for pair in found.pairs:
+            if pair.dequantized and pair.tensor not in self._constants and pair.grid.is_known:
+                grids.setdefault(self.name_in_file(self._sources[pair.dequantized[0]]), []).append(pair.grid)
+        self.scales = {name: own[-1] for name, own in grids.items()}
+        self.in_both_types = tuple(name for name, own in grids.items() if len({grid.type == FP8 for grid in own}) > 1)
         self._parts: dict[str, LayerPart] = {}
         for part in self._find_parts():
             again = part.layer.node in self._parts  # names need not be unique

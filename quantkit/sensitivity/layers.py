@@ -29,6 +29,7 @@ from quantkit.sensitivity.shards.task import LayersTask
 from quantkit.sensitivity.subject import (
     QuantizationSources,
     SensitivitySubject,
+    describe_both_types,
     open_subject,
     quantized_activations,
     weight_errors,
@@ -112,7 +113,14 @@ def summarize_sensitivity(
         layers=ranking.layers,
         tensors=sort_tensor_errors(tensors.values()),
         samples=samples,
-        notes=(*subject.notes, *notes, *ranking_notes(ranking), *warnings, *maker.feed.notes),
+        notes=(
+            *subject.notes,
+            *describe_both_types(subject.variants),
+            *notes,
+            *ranking_notes(ranking),
+            *warnings,
+            *maker.feed.notes,
+        ),
         provenance={**subject.record, "data": found.content, "preprocess": spec.document, "samples": samples},
         seconds=time.monotonic() - started,
         kept=kept,
@@ -142,7 +150,7 @@ def estimate_sensitivity(subject: SensitivitySubject, started: float) -> Sensiti
         layers=(),
         tensors=sort_tensor_errors(found),
         samples=0,
-        notes=(*subject.notes, note),
+        notes=(*subject.notes, *describe_both_types(subject.variants), note),
         provenance=subject.record,
         seconds=time.monotonic() - started,
     )

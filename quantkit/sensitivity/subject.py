@@ -27,6 +27,7 @@ from quantkit.quantization.scales import (
 )
 from quantkit.rewrites.fold_batch_norm import fold_batch_norms
 from quantkit.sensitivity.existing_qdq import read_existing_qdq, refuse_float
+from quantkit.sensitivity.fp8_errors import is_fp8
 from quantkit.sensitivity.options import LayersOptions
 from quantkit.sensitivity.result import TensorError
 from quantkit.sensitivity.tensor_errors import QuantizedActivation, weight_error
@@ -188,6 +189,15 @@ def quantized_activations(subject: SensitivitySubject) -> list[QuantizedActivati
         QuantizedActivation(name, makers.get(name, ""), grid, by_type.get(grid.type, {}).get(name, subject.rule))
         for name, grid in subject.variants.scales.items()
     ]
+
+
+def describe_both_types(variants: PartialQuantization) -> tuple[str, ...]:
+    """Return a note on activations that operators of both types read: each has a pair of each, and one error."""
+    shown = {name: variants.scales[name] for name in variants.in_both_types}
+    return tuple(
+        f"{name} has a pair of INT8 and one of FP8: its error is that in {'FP8' if is_fp8(own) else 'INT8'}"
+        for name, own in shown.items()
+    )
 
 
 def weight_errors(subject: SensitivitySubject) -> list[TensorError]:

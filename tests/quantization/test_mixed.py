@@ -119,6 +119,10 @@ def test_a_tensor_that_both_types_read_has_a_pair_of_each() -> None:
     (y, z), (int8, _), (_, fp8) = (ReferenceEvaluator(each.proto).run(None, {"x": x}) for each in (made, *alone))
     np.testing.assert_array_equal(y, int8)
     np.testing.assert_array_equal(z, fp8)
+    found = quantkit.layers("two.onnx", against=made.proto, data=[x])
+    (note,) = [note for note in found.notes if note.startswith("x has a pair of INT8 and one of FP8")]
+    (error,) = [tensor for tensor in found.tensors if tensor.name == "x"]
+    assert error.scale == pytest.approx(amax / (448 if note.endswith("FP8") else 127))
 
 
 def test_an_add_has_the_type_of_what_it_fuses_into_or_no_pair() -> None:
