@@ -175,7 +175,7 @@ class NoiseMeter:
 
     Every call of `noise` runs the reference again, with the feed from its start; what is less than `KEPT` bytes in all
     is kept instead. threads: number of candidates that run at once. detections: measure boxes and scores in the rows of
-    a detector whose head is known, instead of the rows.
+    a detector whose head is known, instead of the rows. block: bytes of inputs and outputs that are held at once.
     ModelError if the reference has no float output.
     """
 
@@ -187,8 +187,9 @@ class NoiseMeter:
         open_session: SessionOpener = open_session,
         *,
         detections: bool = False,
+        block: int = BLOCK,
     ) -> None:
-        self._reference, self._feed = reference, feed
+        self._reference, self._feed, self._block = reference, feed, block
         self._threads = threads or min(8, os.cpu_count() or 1)
         self._at_once = max(1, min(self._threads, AT_ONCE // max(weight_bytes(reference.proto), 1)))
         self._open_session = open_session
@@ -364,8 +365,7 @@ class NoiseMeter:
             totals.defined |= known.defined
             yield block
             return
-        block = []
-        size, blocks = 0, 0
+        block, size, blocks = [], 0, 0
         for portion in feed.portions():
             exact = dict(self._run_reference(portion.batch))
             self._find_head(exact)
@@ -376,7 +376,7 @@ class NoiseMeter:
             totals.samples += portion.samples
             block.append((portion.batch, exact, portion.samples))
             size += sum(values.nbytes for values in (*portion.batch.values(), *exact.values()))
-            if size >= BLOCK:
+            if size >= self._block:
                 yield self._closed(block)
                 block, size, blocks = [], 0, blocks + 1
         if block and not blocks and size < KEPT and feed is self._feed:

@@ -3,7 +3,8 @@
     1  the data are split (quantkit.quantization.held_out); statistics are counted from the part that is fitted to
     2  rules for the whole network are compared on the rest, with the repairs from statistics alone
     3  repairs are added step by step, with scales by the rule that was chosen
-    4  what each half of the held-out samples would have chosen is measured on the other half: the figure that is
+    4  a factor for all scales is chosen by samples that were fitted to, and checked on the rest
+    5  what each half of the held-out samples would have chosen is measured on the other half: the figure that is
        reported
 
 Where nothing can be held out or compared, it is the default: its rule, and the repairs from statistics alone.
@@ -12,7 +13,7 @@ Where nothing can be held out or compared, it is the default: its rule, and the 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from quantkit.errors import ModelError, UsageError
 from quantkit.graph import Model
@@ -36,6 +37,7 @@ from quantkit.quantization.rule_choice import (
     repairs_made,
     rule_gains,
 )
+from quantkit.quantization.scale_choice import choose_factor
 from quantkit.repairs.registry import from_statistics_alone, needs_data, without_rescaling
 from quantkit.rules import Rule, as_rules, kind_of
 from quantkit.statistics import Statistics
@@ -143,6 +145,10 @@ def choose_network(request: ChoiceRequest, phase: Phases) -> ChosenNetwork:
         made = chosen_network(request, trials, best_way(meter.found, default, meter.outputs))
         unrounded = trials.unrounded
     held_out = record_choice((named, repairs_made(made)), default, meter, parts, unrounded)
+    if request.rule is None:
+        held_out = replace(
+            held_out, scales=choose_factor(request.network, made, rule, parts, request.choices, meter, phase)
+        )
     if not parts.refits:
         return ChosenNetwork(made, rule, request.fitted.source, held_out)
     names = tuple(made.done)

@@ -27,6 +27,32 @@ class Gain:
 
 
 @dataclass(frozen=True, slots=True)
+class ScaleFactor:
+    """A factor that all scales in INT8 were tried with, after the rule and the repairs were chosen.
+
+    fitted: what it gains on the samples that it was chosen by, `samples` of those that scales and repairs were fitted
+    to. held: what it gains on those that nothing was fitted to; None if it was not tried there, because it loses.
+    kept: the network has it.
+    """
+
+    factor: float
+    samples: int
+    fitted: Gain
+    held: Gain | None
+    kept: bool
+
+    @property
+    def text(self) -> str:
+        """Return for example `all × 1.05 +0.7 ± 0.3 dB on 256 fitted samples, +1.6 ± 0.9 dB on those held out`."""
+        held = f", {self.held.text} on those held out" if self.held else ""
+        return f"all × {self.factor:g} {self.fitted.text} on {self.samples} fitted samples{held}{self._remark}"
+
+    @property
+    def _remark(self) -> str:
+        return "" if self.kept else " (left out)"
+
+
+@dataclass(frozen=True, slots=True)
 class HeldOutChoice:
     """A choice by samples that nothing was fitted to.
 
@@ -36,7 +62,8 @@ class HeldOutChoice:
     half of the samples predicts it for the other. fitted, held: numbers of samples that were fitted to, and held out.
     refitted: afterwards the network was fitted to all of them.
     outputs: how many were compared, and how many there are. before_rounding: repairs whose gain was measured with
-    weights that were rounded to the nearest.
+    weights that were rounded to the nearest. scales: a factor for all scales, which the figures are without; None where
+    none was tried.
     """
 
     rule: str
@@ -53,6 +80,7 @@ class HeldOutChoice:
     refitted: bool
     outputs: tuple[int, int]
     before_rounding: tuple[str, ...] = ()
+    scales: ScaleFactor | None = None
 
     @property
     def text(self) -> str:
@@ -60,7 +88,8 @@ class HeldOutChoice:
         compared, every = self.outputs
         what = "outputs" if compared == every else f"{compared} of {every} outputs"
         figure = f"{what} at {format_db(self.db)} on {self.held} samples that nothing was fitted to"
-        again = "; then fitted to all samples" if self.refitted else ""
+        again = f"; then all scales × {self.factor:g}" if self.factor != 1.0 else ""
+        again += "; then fitted to all samples" if self.refitted else ""
         if self.is_default:
             return f"{figure}, by the default ({self.default_text}); nothing else left less noise{again}"
         chosen = f"{self.rule}, {repairs_text(self.repairs)}"
@@ -78,8 +107,13 @@ class HeldOutChoice:
         return (self.text, self.why) if self.why else (self.text,)
 
     @property
+    def factor(self) -> float:
+        """The factor that all scales in INT8 have beyond those of the rule; 1 without one."""
+        return self.scales.factor if self.scales and self.scales.kept else 1.0
+
+    @property
     def is_default(self) -> bool:
-        """True if the network is the default from statistics alone."""
+        """True if rule and repairs are the default from statistics alone."""
         return (self.rule, self.repairs) == (self.default_rule, self.default_repairs)
 
     @property
@@ -93,7 +127,8 @@ class HeldOutChoice:
         rules = [f"{rule} {gain.text}" for rule, gain in self.rules.items()]
         repairs = [f"{name} {gain.text}{self._remark(name)}" for name, gain in self.gains.items()]
         parts = [f"rules, against {self.default_rule}: {', '.join(rules)}"] if rules else []
-        return "; ".join([*parts, *([f"repairs: {', '.join(repairs)}"] if repairs else [])])
+        parts += [f"repairs: {', '.join(repairs)}"] if repairs else []
+        return "; ".join([*parts, *([f"scales: {self.scales.text}"] if self.scales else [])])
 
     def _remark(self, repair: str) -> str:
         if repair not in self.repairs:

@@ -268,7 +268,8 @@ def prepare_model(
     if made.collected_again and given.statistics is not None:
         name = "the data, collected again after its repairs,"
     phase("choosing scales")
-    chosen_scales = scales_by_rule(made.statistics, rule, name, choices.types)
+    factor = 1.0 if held_out is None else held_out.factor
+    chosen_scales = scales_by_rule(made.statistics, rule, name, choices.types).times(factor)
     return PreparedModel(made.network, chosen_scales, made.done, choices, notes, held_out)
 
 

@@ -29,12 +29,13 @@ Way: TypeAlias = "tuple[str, tuple[str, ...]]"
 """A network by the rule of its scales, and by the repairs that changed it."""
 
 
-def quantized_by_rule(made: RepairedNetwork, rule: str | Rule, choices: Choices) -> Model:
-    """Return a repaired network with Q/DQ in INT8, by the scales that a rule takes from its statistics. ModelError.
+def quantized_by_rule(made: RepairedNetwork, rule: str | Rule, choices: Choices, factor: float = 1.0) -> Model:
+    """Return a repaired network with Q/DQ in INT8, by the scales that a rule takes from its statistics, times a factor.
+    ModelError.
 
     Its weights are floats on their grids: the same numbers, and less memory to open it.
     """
-    scales = scales_by_rule(made.statistics, rule, "", choices.types).typed
+    scales = scales_by_rule(made.statistics, rule, "", choices.types).times(factor).typed
     proto = insert_qdq(made.network, scales, choices, WeightForm.INT8).proto
     network = replace(made.network, proto=proto, sha256="")
     return replace(network, proto=with_float_weights(network)).with_weights_stored()

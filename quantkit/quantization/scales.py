@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from quantkit.calibration.recorded_table import read_unchanged_table
 from quantkit.calibration.tables import weighed
@@ -43,6 +45,17 @@ class QuantizationScales:
     def scales(self) -> Mapping[str, float]:
         """The scales of the type that most operators have."""
         return next(iter(self.typed.by_type.values()))
+
+    def times(self, factor: float) -> QuantizationScales:
+        """Return these scales times a factor; those of FP8, whose steps grow with the values, stay."""
+        if factor == 1.0 or QuantizedType.INT8 not in self.typed.by_type:
+            return self
+        scaled = {
+            name: float(np.float32(scale * factor)) for name, scale in self.typed.by_type[QuantizedType.INT8].items()
+        }
+        typed = TypedScales({**self.typed.by_type, QuantizedType.INT8: scaled})
+        record = {**self.record, "factor": factor}
+        return replace(self, typed=typed, source=f"{self.source}, times {factor:g}", record=record)
 
     def rules_of(self, pairs: Mapping[QuantizedType, Collection[str]]) -> dict[str, str]:
         """Return tensor → rule that chose its scale, if each has its own. pairs: type → tensors with a pair of it."""
