@@ -175,7 +175,7 @@ class NoiseMeter:
 
     Every call of `noise` runs the reference again, with the feed from its start; what is less than `KEPT` bytes in all
     is kept instead. threads: number of candidates that run at once. detections: measure boxes and scores in the rows of
-    a detector whose head is known, instead of the rows. block: bytes of inputs and outputs that are held at once.
+    a detector whose head is known, instead of the rows. frugal: run one candidate at a time, over smaller blocks.
     ModelError if the reference has no float output.
     """
 
@@ -187,11 +187,11 @@ class NoiseMeter:
         open_session: SessionOpener = open_session,
         *,
         detections: bool = False,
-        block: int = BLOCK,
+        frugal: bool = False,
     ) -> None:
-        self._reference, self._feed, self._block = reference, feed, block
+        self._reference, self._feed, self._block = reference, feed, KEPT if frugal else BLOCK
         self._threads = threads or min(8, os.cpu_count() or 1)
-        self._at_once = max(1, min(self._threads, AT_ONCE // max(weight_bytes(reference.proto), 1)))
+        self._at_once = 1 if frugal else max(1, min(self._threads, AT_ONCE // max(weight_bytes(reference.proto), 1)))
         self._open_session = open_session
         places = comparable_tensors(reference.proto.graph, reference.outputs)
         wanted = dict.fromkeys(chain(*places.values()))

@@ -22,7 +22,7 @@ from quantkit.data.opening import DEFAULT_LIMIT
 from quantkit.data.splitting import HoldoutPart
 from quantkit.graph import Model
 from quantkit.numerics import noise_decibels
-from quantkit.output_noise import BLOCK, NoiseCandidate, NoiseMeter
+from quantkit.output_noise import NoiseCandidate, NoiseMeter
 from quantkit.preprocess import Preprocess
 from quantkit.progress import Phases
 from quantkit.quantization.choice_record import Gain
@@ -167,10 +167,10 @@ def ratio_db(above: NDArray[np.float64], below: NDArray[np.float64], floor: floa
 class HeldOutMeter(Generic[Key]):
     """Measures networks on the held-out samples, and keeps the figures by the keys of the networks."""
 
-    def __init__(self, network: Model, data: NetworkSamples, block: int = BLOCK) -> None:
-        """ModelError if the network has no output that could be compared. block: as for `NoiseMeter`."""
+    def __init__(self, network: Model, data: NetworkSamples, *, frugal: bool = False) -> None:
+        """ModelError if the network has no output that could be compared. frugal: as for `NoiseMeter`."""
         feed = open_feed(network, data)
-        self._meter = NoiseMeter(network, feed, data.options.threads, detections=True, block=block)
+        self._meter = NoiseMeter(network, feed, data.options.threads, detections=True, frugal=frugal)
         self.found: dict[Key, MeasuredNoise] = {}
 
     @property
