@@ -1,7 +1,7 @@
 """The choice of one factor for all scales in INT8, after the rule and the repairs were chosen.
 
 A larger range clips less and has coarser steps. What suits a network depends on how much its outputs mind a clipped
-value, which no histogram tells: SqueezeNet, a DenseNet and a U-Net are better with 5 or 10 % more, most networks are not.
+value, which no histogram tells: SqueezeNet, a DenseNet and a U-Net gain by 5 or 10 % more, most networks lose.
 
 One number is chosen by a few hundred of the samples that scales and repairs were fitted to. These are biased against
 another factor, not for it: the scales were chosen by their values. So a gain need not be clear; a clear loss on the

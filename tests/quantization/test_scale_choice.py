@@ -1,4 +1,4 @@
-"""One factor for all scales is chosen by samples that were fitted to, and checked on samples that nothing was fitted to."""
+"""One factor for all scales is chosen by samples that were fitted to, and checked on samples held out."""
 
 from __future__ import annotations
 
