@@ -21,13 +21,13 @@ from quantkit.project.expected_labels import ExpectedLabels, expect_labels
 from quantkit.project.settings import NODE_LISTS, Settings
 from quantkit.project.store import refuse_foreign_files
 from quantkit.quantization.options import QuantizeOptions
-from quantkit.quantization.quantize import refuse_quantized
+from quantkit.quantization.quantize import refuse_quantized, type_of_nodes
 from quantkit.regular_file import regular_file_digest
 from quantkit.repairs.registry import resolve_repairs
 from quantkit.rules import as_rules, rule_in_type
 from quantkit.sensitivity.exclusion_file import expand_name_files
 from quantkit.tensorrt_version import FIRST_WITHOUT_TABLES, number_text, parse_version, target_version
-from quantkit.values import ModelInput, QuantizedType, with_free_batches
+from quantkit.values import ModelInput, NetworkType, QuantizedType, with_free_batches
 
 QDQ_ENGINE = "qdq"
 """Name of the Q/DQ model's engine among the precisions."""
@@ -126,6 +126,20 @@ def expand_node_files(settings: Settings) -> Settings:
     return settings.model_copy(update={"quantize": nodes.model_copy(update=names)})
 
 
+def settle_types(settings: Settings, model: Model, version: str) -> Settings:
+    """Return settings that name no nodes where these leave one type: the run is then that of this type. UsageError."""
+    chosen = settings.quantize
+    if not chosen.types.named:
+        return settings
+    options = quantize_options(settings, version)
+    kind = type_of_nodes(model, options)
+    if kind is NetworkType.MIXED:
+        return settings
+    own = options.of_nodes(QuantizedType(kind.value), ())
+    only = {"type": own.type, "int8": (), "fp8": (), "weights": own.weights}
+    return settings.model_copy(update={"quantize": chosen.model_copy(update=only)})
+
+
 def plan_run(settings: Settings) -> RunPlan:
     """Check the settings, read the model, inspect the data. ModelError, DataError, PreprocessError, UsageError."""
     if settings.model is None or settings.data is None:
@@ -144,18 +158,10 @@ def plan_run(settings: Settings) -> RunPlan:
             "accuracy is measured on the calibration data and is optimistic for INT8; pass separate data with --val"
         )
     version = target_version_text(settings.calibrate.tensorrt_version)
+    settings = settle_types(expand_node_files(settings), model, version)
     notes += check_types(settings, version)
     labels = expect_labels(model, validation.feed, evaluation_request(settings, validation), validation.spec.applied)
-    plan = RunPlan(
-        expand_node_files(settings),
-        model,
-        calibration,
-        validation,
-        output,
-        version,
-        (*notes, *labels.notes),
-        labels,
-    )
+    plan = RunPlan(settings, model, calibration, validation, output, version, (*notes, *labels.notes), labels)
     refuse_foreign_files(output, plan.all_names())
     return plan
 
@@ -222,22 +228,40 @@ def refuse_unknown_names(settings: Settings) -> None:
         raise UsageError(
             f"{len(found)} rules are given: {settings.rule}", remedy="give one rule for table and Q/DQ model"
         )
-    types = settings.quantize.types
-    alone = QuantizedType.INT8 if types.named else types.type
-    resolve_repairs(settings.quantize.repairs, statistics=True, data=True, quantized_type=alone)
     for name in settings.build.precisions:
         Precision.named(name)
 
 
+def quantize_options(settings: Settings, version: str) -> QuantizeOptions:
+    """Return the options of the Q/DQ model but for those of the data. UsageError.
+
+    version: the TensorRT that it is for.
+    """
+    chosen = settings.quantize
+    return QuantizeOptions(
+        type=chosen.type,
+        int8=chosen.int8,
+        fp8=chosen.fp8,
+        rule=settings.rule,
+        policy=chosen.policy,
+        exclude=chosen.exclude,
+        include=chosen.include,
+        weights=chosen.weights,
+        fp16=chosen.fp16,
+        repairs=chosen.repairs,
+        tensorrt_version=version,
+    )
+
+
 def check_types(settings: Settings, version: str) -> list[str]:
-    """Return notes on what a run with FP8 leaves out. UsageError for what FP8 has not.
+    """Return notes on what a run with FP8 leaves out. UsageError for unknown repairs, and for what FP8 has not.
 
     version: the TensorRT that the Q/DQ model is for.
     """
     chosen, wanted = settings.quantize, settings.build.precisions
-    QuantizeOptions(
-        type=chosen.type, int8=chosen.int8, fp8=chosen.fp8, weights=chosen.weights, tensorrt_version=version
-    )
+    quantize_options(settings, version)
+    alone = QuantizedType.INT8 if chosen.types.named else chosen.types.type
+    resolve_repairs(chosen.repairs, statistics=True, data=True, quantized_type=alone)
     if not chosen.types.has_fp8:
         return []
     if settings.rule is not None:

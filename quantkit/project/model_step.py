@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from quantkit.artifact import text_bytes
 from quantkit.document import DocumentType
 from quantkit.errors import QuantkitError
+from quantkit.project.inputs import quantize_options
 from quantkit.project.settings import Settings
 from quantkit.project.steps import RunSteps
 from quantkit.project.store import StepOutcome
 from quantkit.quantization.choice_record import HeldOutChoice
-from quantkit.quantization.options import QuantizeOptions
 from quantkit.quantization.quantize import quantize
 from quantkit.repairs.registry import needs_data
 
@@ -37,20 +37,7 @@ def model_step(steps: RunSteps, statistics: StepOutcome) -> StepOutcome:
     with_data = quantizes_with_data(plan.settings)
 
     def work(folder: Path) -> tuple[str, ...]:
-        options = QuantizeOptions(
-            type=chosen.type,
-            int8=chosen.int8,
-            fp8=chosen.fp8,
-            rule=plan.settings.rule,
-            policy=chosen.policy,
-            exclude=chosen.exclude,
-            include=chosen.include,
-            weights=chosen.weights,
-            fp16=chosen.fp16,
-            repairs=chosen.repairs,
-            data=data.options,
-            tensorrt_version=plan.version,
-        )
+        options = replace(quantize_options(plan.settings, plan.version), data=data.options)
         made = quantize(
             plan.model.path,
             folder / names["model"],

@@ -199,6 +199,11 @@ def planned_type(model: AnyModel, options: QuantizeOptions) -> NetworkType:
         return options.types.network_type
     source = load_model(model)
     refuse_quantized(source)
+    return type_of_nodes(source, options)
+
+
+def type_of_nodes(source: Model, options: QuantizeOptions) -> NetworkType:
+    """Return the type that a float network will have: mixed only if its nodes have both. UsageError."""
     choices = placement_choices(options, replace(source, proto=fold_batch_norms(source).proto))
     return NetworkType.MIXED if choices.fp8 else NetworkType(choices.type.value)
 

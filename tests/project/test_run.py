@@ -267,6 +267,7 @@ def test_the_command_reads_the_project_and_flags_go_over_it(place: Path, quantki
         ),
         ({"quantize": {"fp8": ("head/*",)}, "rule": "entropy"}, "the rule entropy counts the levels of INT8"),
         ({"quantize": {"type": "fp8", "repairs": ("round",)}}, "the repair 'round' is for INT8"),
+        ({"quantize": {"fp8": ("*",), "repairs": ("round",)}}, "the repair 'round' is for INT8"),
         ({"quantize": {"int8": ("head/*",)}}, "names nodes among others of another type"),
         ({"evaluate": {"classes": "none.txt"}}, "none.txt"),
     ],

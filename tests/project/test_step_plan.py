@@ -90,6 +90,18 @@ def test_what_is_left_out_is_not_announced(changes: dict[str, Any], without: str
     assert names == [name for name in every if name != without] != every
 
 
+def test_a_run_whose_named_nodes_leave_one_type_is_the_run_of_this_type(place: Path) -> None:
+    """Its files are called so, and one in INT8 makes a calibration table."""
+    for named, kind in (({"fp8": ("*",), "weights": "mixed"}, "fp8"), ({"type": "fp8", "int8": ("*",)}, "int8")):
+        plan = plan_run(settings(quantize=QuantizeSettings(**named)))
+        alone = plan_run(settings(quantize=QuantizeSettings(type=kind)))
+        assert plan.published_names() == alone.published_names()
+        assert plan.published_names()["model"] == f"model.{kind}.onnx"
+        assert plan.settings.quantize.types == alone.settings.quantize.types
+        assert (plan.reads_tables, plan.notes) == (alone.reads_tables, alone.notes)
+    assert plan_run(settings(quantize={"fp8": ("head/*",)})).published_names()["model"] == "model.mixed.onnx"
+
+
 def test_a_network_that_is_too_large_for_a_map_is_named(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(map_step, "has_layout", lambda: True)
     monkeypatch.setattr(map_step, "MOST_NODES", 0)

@@ -29,6 +29,19 @@ def test_small_matrices_take_one_thread_and_wide_ones_all() -> None:
         assert threads() == {2}
 
 
+def test_threads_that_overlap_leave_the_number_as_it_was() -> None:
+    if not threads():
+        pytest.skip("the linear algebra of this numpy has no threads that can be limited")
+    with blas_libraries().limit(limits=2, user_api="blas"):
+        first, second = blas_threads(1), blas_threads(1)
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert threads() == {1}
+        second.__exit__(None, None, None)
+        assert threads() == {2}
+
+
 @pytest.mark.parametrize("own", [None, "26"])
 def test_the_command_has_idle_threads_sleep_unless_the_user_wishes_otherwise(
     own: str | None, monkeypatch: pytest.MonkeyPatch
