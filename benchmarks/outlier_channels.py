@@ -55,6 +55,8 @@ def main() -> None:
     model = load_model(given.network)
     height, width = model.inputs[0].shape[2:]
     files = sorted(path for path in given.images.iterdir() if path.is_file())
+    if len(files) < 2 * SAMPLES:
+        parser.error(f"{given.images} has {len(files)} images; {SAMPLES} calibrate, and {SAMPLES} others are compared")
     seen, unseen = ([pixels(path, width, height) for path in part] for part in (files[:SAMPLES], files[-SAMPLES:]))
     reference = predictions(model, unseen)
     with TemporaryDirectory() as folder:

@@ -15,6 +15,10 @@
 #include <stdint.h>
 #include <string.h>
 
+#ifdef _MSC_VER                 /* which has C11's word for it only where it is told to */
+#define restrict __restrict
+#endif
+
 #define BINS 2048
 #define BLOCK 1024              /* elements that are settled, then counted, while they are in the first-level cache */
 #define WAYS 4                  /* interleaved sub-histograms: the same bin twice in a row does not wait for the store */

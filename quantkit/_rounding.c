@@ -13,6 +13,10 @@
 #include <stdint.h>
 #include <string.h>
 
+#ifdef _MSC_VER                 /* which has C11's word for it only where it is told to */
+#define restrict __restrict
+#endif
+
 #define BLOCK 64                /* columns whose rows of the Gram matrix stay in the cache while all rows pass by */
 
 static inline double clip(double x, double least, double most)

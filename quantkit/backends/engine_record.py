@@ -45,8 +45,11 @@ class TensorRecord(FrozenRecord):
 
 
 class TableUse(FrozenRecord):
-    """The calibration table that an engine was built with. completed: tensors whose scale was derived from the network;
-    missing: tensors without a scale."""
+    """The calibration table that an engine was built with.
+
+    share: fraction of the tensors that calibration observes which have a scale. completed: tensors whose scale was
+    derived from the network. missing: all tensors without a scale, also those that TensorRT adds.
+    """
 
     file: FileName
     sha256: str

@@ -129,8 +129,8 @@ def print_build(result: BuiltEngine, *, all_layers: bool) -> None:
     ]
     if record.table:
         use = record.table
-        filled = f", {len(use.completed)} of them derived from the model itself" if use.completed else ""
-        fields.insert(1, ("table", f"{use.file}: {use.share:.1%} of the float tensors have a scale{filled}"))
+        filled = f"; {len(use.completed)} scales are derived from the model itself" if use.completed else ""
+        fields.insert(1, ("table", f"{use.file}: {use.share:.1%} of the observed tensors have a scale{filled}"))
     print_fields(fields)
     print_engine_layers(record, all_layers=all_layers)
     print_line()
