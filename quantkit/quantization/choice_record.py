@@ -43,7 +43,7 @@ class ScaleFactor:
 
     @property
     def text(self) -> str:
-        """Return for example `all × 1.05 +0.7 ± 0.3 dB on 256 fitted samples, +1.6 ± 0.9 dB on those held out`."""
+        """Return for example `all × 1.05 +0.7 ± 0.3 dB on 192 fitted samples, +1.6 ± 0.9 dB on those held out`."""
         held = f", {self.held.text} on those held out" if self.held else ""
         return f"all × {self.factor:g} {self.fitted.text} on {self.samples} fitted samples{held}{self._remark}"
 

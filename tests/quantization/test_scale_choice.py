@@ -86,7 +86,7 @@ def test_scales_that_clip_too_much_are_made_larger_and_the_gain_is_that_of_unsee
     found = chosen(tmp_path, Clipping(), uniform(FITTED, 1.3), uniform(HELD, 1.3))
     assert found is not None
     assert found.held is not None
-    assert (found.kept, found.factor, found.samples) == (True, 1.1, 256)
+    assert (found.kept, found.factor, found.samples) == (True, 1.1, 192)
     network, held = load_model(tmp_path / "net.onnx"), NetworkSamples(tmp_path / "held.npy", PRESETS["raw"])
     assert found.held.db == pytest.approx(noise(network, held, 1.1) - noise(network, held, 1.0), abs=1e-3)
     assert found.held.clear(2.0)
@@ -112,13 +112,13 @@ def test_a_factor_that_suits_only_what_it_was_chosen_by_is_left_out(tmp_path: Pa
 
 
 def test_fewer_samples_choose_no_factor(tmp_path: Path) -> None:
-    assert chosen(tmp_path, Clipping(), uniform(255, 1.3), uniform(HELD, 1.3)) is None
+    assert chosen(tmp_path, Clipping(), uniform(191, 1.3), uniform(HELD, 1.3)) is None
 
 
 def test_a_rule_that_was_asked_for_is_taken_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_network(tmp_path)
     given = data_of(tmp_path, "x", uniform(400, 1.0)).source
-    factor = ScaleFactor(1.1, 256, Gain(0.5, 0.2), Gain(0.4, 0.3), kept=True)
+    factor = ScaleFactor(1.1, 192, Gain(0.5, 0.2), Gain(0.4, 0.3), kept=True)
     monkeypatch.setattr(choice, "choose_factor", lambda *_: factor)
 
     def made(**options: Any) -> Any:
@@ -133,7 +133,7 @@ def test_a_rule_that_was_asked_for_is_taken_as_it_is(tmp_path: Path, monkeypatch
     assert record["scales"]["factor"] == 1.1
     assert record["held_out"]["scales"]["held"] == {"db": 0.4, "error": 0.3}
     assert wider.held_out.lines[0].endswith("; then all scales × 1.1; then fitted to all samples")
-    assert "scales: all × 1.1 +0.5 ± 0.2 dB on 256 fitted samples, +0.4 ± 0.3 dB" in wider.held_out.lines[1]
+    assert "scales: all × 1.1 +0.5 ± 0.2 dB on 192 fitted samples, +0.4 ± 0.3 dB" in wider.held_out.lines[1]
 
 
 def test_a_factor_leaves_scales_of_fp8_alone() -> None:
