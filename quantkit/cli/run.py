@@ -173,8 +173,9 @@ def run_settings(model: Path | None, config: Path | None, samples: options.DataC
         "evaluate.frame_step": samples.frame_step,
         "calibrate.tensorrt_version": own["tensorrt_version"],
         "quantize.type": own["type"],
-        "quantize.int8": own["int8"] or None,
-        "quantize.fp8": own["fp8"] or None,
+        # a type goes over the nodes that the file gives it
+        "quantize.int8": own["int8"] or (() if own["type"] == "int8" else None),
+        "quantize.fp8": own["fp8"] or (() if own["type"] == "fp8" else None),
         "quantize.exclude": own["exclude"] or None,
         "quantize.repairs": () if repair == "none" else parsing.parse_names(repair),
         "build.precisions": parsing.parse_names(own["precision"]),

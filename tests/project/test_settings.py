@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import quantkit
+from quantkit.cli.options import DataChoice
+from quantkit.cli.run import run_settings
 from quantkit.errors import UsageError
 from quantkit.project.settings import (
     SETTINGS,
@@ -159,3 +163,20 @@ def test_completions_show_the_keywords_of_run() -> None:
     assert set(Settings.model_fields) <= shown.keys()
     assert set(RunFields.__annotations__) == set(Settings.model_fields)
     assert not any(parameter.kind is parameter.VAR_KEYWORD for parameter in shown.values())
+
+
+@pytest.mark.parametrize(
+    ("flags", "wanted"),
+    [
+        ({}, ("fp8", ("stem/*",))),
+        ({"type": "fp8"}, ("fp8", ("stem/*",))),
+        ({"type": "int8"}, ("int8", ())),
+        ({"int8": ("head/*",)}, ("fp8", ("head/*",))),
+    ],
+)
+def test_a_type_goes_over_the_nodes_that_the_file_gives_it(flags: dict[str, Any], wanted: Any, tmp_path: Path) -> None:
+    """They would contradict it, and no flag takes them away."""
+    path = written(tmp_path, 'model = "m.onnx"\n[quantize]\ntype = "fp8"\nint8 = ["stem/*"]\n')
+    own: dict[str, Any] = defaultdict(lambda: None, flags)
+    types = run_settings(None, path, DataChoice(None, None), own).quantize.types
+    assert (types.type.value, types.int8) == wanted
