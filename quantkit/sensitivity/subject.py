@@ -192,11 +192,13 @@ def quantized_activations(subject: SensitivitySubject) -> list[QuantizedActivati
 
 
 def describe_both_types(variants: PartialQuantization) -> tuple[str, ...]:
-    """Return a note on activations that operators of both types read: each has a pair of each, and one error."""
-    shown = {name: variants.scales[name] for name in variants.in_both_types}
+    """Return notes on activations that operators of both types read: each has a pair of each, and one error."""
+    shown: dict[str, list[str]] = {}
+    for name in variants.in_both_types:
+        shown.setdefault("FP8" if is_fp8(variants.scales[name]) else "INT8", []).append(name)
     return tuple(
-        f"{name} has a pair of INT8 and one of FP8: its error is that in {'FP8' if is_fp8(own) else 'INT8'}"
-        for name, own in shown.items()
+        f"activations with a pair of INT8 and one of FP8, whose error is that in {kind}: {', '.join(names)}"
+        for kind, names in shown.items()
     )
 
 

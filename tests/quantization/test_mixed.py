@@ -6,7 +6,8 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -23,6 +24,7 @@ from quantkit.linting.registry import lint_model
 from quantkit.qdq.layer_counts import fp8_tensors
 from quantkit.qdq.reader import moved_tensors
 from quantkit.quantization.record import METADATA_KEY
+from quantkit.sensitivity.subject import describe_both_types
 from quantkit.values import QuantizedType
 
 DATA = Path(__file__).parents[2] / "calibration_data"
@@ -120,9 +122,16 @@ def test_a_tensor_that_both_types_read_has_a_pair_of_each() -> None:
     np.testing.assert_array_equal(y, int8)
     np.testing.assert_array_equal(z, fp8)
     found = quantkit.layers("two.onnx", against=made.proto, data=[x])
-    (note,) = [note for note in found.notes if note.startswith("x has a pair of INT8 and one of FP8")]
+    (note,) = [note for note in found.notes if note.startswith("activations with a pair of INT8 and one of FP8")]
     (error,) = [tensor for tensor in found.tensors if tensor.name == "x"]
-    assert error.scale == pytest.approx(amax / (448 if note.endswith("FP8") else 127))
+    assert error.scale == pytest.approx(amax / (448 if note.endswith("FP8: x") else 127))
+
+
+def test_activations_with_pairs_of_both_types_are_one_note_for_each_type() -> None:
+    """A detector has dozens."""
+    grids = {name: SimpleNamespace(type=kind) for name, kind in (("a", "int8"), ("b", "float8e4m3fn"), ("c", "int8"))}
+    found = describe_both_types(cast(Any, SimpleNamespace(in_both_types=("a", "b", "c"), scales=grids)))
+    assert [note.rpartition(" in ")[2] for note in found] == ["INT8: a, c", "FP8: b"]
 
 
 def test_an_add_has_the_type_of_what_it_fuses_into_or_no_pair() -> None:
