@@ -36,7 +36,7 @@ SHARE, SAMPLES = 4, 64
 """One sample of so many is held out, at most so many samples."""
 LEAST = 128
 """Fewer samples are not split: on 16 the sign of a difference was right in 8 of 15 cases, which is chance."""
-FITTED = 0.85
+FITTED = 0.9
 """Share of the samples from which on a network stays as it was fitted to them."""
 Key = TypeVar("Key", bound=Hashable)
 FLOOR = 1e-20

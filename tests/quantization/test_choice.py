@@ -174,17 +174,28 @@ def test_an_iterator_is_read_once_and_repairs_that_need_more_are_refused(tmp_pat
 
 
 def test_statistics_that_saw_what_is_held_out_are_not_used_for_the_choice(tmp_path: Path) -> None:
-    layers(tmp_path, 600)
+    layers(tmp_path, 700)
     rows = np.load(tmp_path / "x.npy")
     np.save(tmp_path / "other.npy", rows[::-1] * np.float32(1.01))
     options = CalibrateOptions(backend="onnxruntime", histogram="invariant")
     for data, said in (("x.npy", True), ("other.npy", False)):
         found = quantkit.calibrate(tmp_path / "net.onnx", tmp_path / data, preprocess="raw", options=options)
         made = quantkit.quantize(
-            tmp_path / "net.onnx", statistics=found.statistics, data=tmp_path / "x.npy", preprocess="raw"
+            tmp_path / "net.onnx", statistics=found.statistics, data=tmp_path / "x.npy", preprocess="raw", limit=700
         )
         assert any("saw samples that are held out" in note for note in made.notes) == said
         assert made.source.startswith("statistics" if not said else f"{made.held_out.fitted} samples of the data")
+
+
+@pytest.mark.parametrize(("samples", "again"), [(512, True), (700, False)])
+def test_where_more_than_a_tenth_was_held_out_all_samples_are_fitted_to(
+    tmp_path: Path, samples: int, again: bool
+) -> None:
+    layers(tmp_path, samples)
+    made = quantkit.quantize(tmp_path / "net.onnx", data=tmp_path / "x.npy", preprocess="raw", limit=samples)
+    assert made.held_out is not None
+    assert (made.held_out.refitted, made.held_out.held) == (again, 64)
+    assert made.source.startswith("the data" if again else f"{samples - 64} samples of the data")
 
 
 def test_the_choice_is_the_same_again_and_is_kept_in_the_file(tmp_path: Path) -> None:
