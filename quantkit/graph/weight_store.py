@@ -28,9 +28,10 @@ from quantkit.graph.identity import external_files, tensor_bytes
 from quantkit.graph.messages import all_tensors, copy_without, is_external
 from quantkit.graph.model import Model
 from quantkit.graph.save import SMALL, append_weight, location_of, put_inside, tensor_size
-from quantkit.paths import exists
 
 if TYPE_CHECKING:
+    from io import BufferedWriter
+
     import onnx
 
 
@@ -78,35 +79,36 @@ class WeightStore:
                     self._link(model.folder, name)
             if not any(map(is_movable, model.proto.graph.initializer)):
                 return replace(model, store=self)
-            file = self._new_file(names)
             kept = [stored for stored in model.stored if stored.name in names]
-            proto = self._moved(model, file)
+            with self._new_file(names) as out:
+                proto, file = self._moved(model, out)
             return_freed_memory()  # of the copies that came before
         except OSError as error:
             raise no_place(error) from None
         return replace(model, proto=proto, store=self, stored=(*kept, StoredFile(self.folder / file)))
 
-    def _moved(self, model: Model, file: str) -> onnx.ModelProto:
-        """Return a copy of the network without large values, which are written to a new file."""
+    def _moved(self, model: Model, out: BufferedWriter) -> tuple[onnx.ModelProto, str]:
+        """Return a copy of the network without large values, which are written to a new file, and its name."""
         proto: onnx.ModelProto = copy_without(model.proto, "graph")
         proto.graph.CopyFrom(copy_without(model.proto.graph, "initializer"))
-        with open(self.folder / file, "xb") as out:
-            for weight in model.proto.graph.initializer:
-                if not is_movable(weight):
-                    proto.graph.initializer.append(weight)
-                    continue
-                moved = copy_without(weight, "raw_data", "float_data", "double_data")
-                pieces = tensor_bytes(weight, model.folder, str(model.path))
-                append_weight(moved, pieces, out, tensor_size(weight), file)
-                proto.graph.initializer.append(moved)
-        return proto
+        file = Path(out.name).name
+        for weight in model.proto.graph.initializer:
+            if not is_movable(weight):
+                proto.graph.initializer.append(weight)
+                continue
+            moved = copy_without(weight, "raw_data", "float_data", "double_data")
+            pieces = tensor_bytes(weight, model.folder, str(model.path))
+            append_weight(moved, pieces, out, tensor_size(weight), file)
+            proto.graph.initializer.append(moved)
+        return proto, file
 
-    def _new_file(self, taken: tuple[str, ...]) -> str:
-        """Return a name that no file with weights has."""
-        while (name := f"weights-{self._files}.data") in taken or exists(self.folder / name):
-            self._files += 1
-        self._files += 1
-        return name
+    def _new_file(self, taken: tuple[str, ...]) -> BufferedWriter:
+        """Return a new file under a name that no other file with weights has, nor a link that leads nowhere."""
+        while True:
+            name, self._files = f"weights-{self._files}.data", self._files + 1
+            if name not in taken:
+                with suppress(FileExistsError):
+                    return open(self.folder / name, "xb")
 
     def _link(self, folder: Path, name: str) -> None:
         """Make a file with weights reachable from this folder."""

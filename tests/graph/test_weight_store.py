@@ -91,6 +91,14 @@ def test_a_network_that_was_edited_stores_what_changed(model: Model) -> None:
         np.testing.assert_array_equal(outputs(changed), outputs(replace(model, proto=plain.finished())))
 
 
+def test_a_link_that_leads_nowhere_takes_no_name(model: Model, tmp_path: Path) -> None:
+    with WeightStore() as store:
+        (store.folder / "weights-0.data").symlink_to(tmp_path / "gone")
+        stored = store.put(model)
+        assert external_files(stored.proto) == ("weights-1.data",)
+        np.testing.assert_array_equal(outputs(stored), outputs(model))
+
+
 def test_a_file_goes_with_the_last_network_that_reads_it(model: Model) -> None:
     with WeightStore() as store:
         stored = store.put(model)

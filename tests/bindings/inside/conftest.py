@@ -25,6 +25,14 @@ sys.modules["pycuda"] = types.ModuleType("pycuda")
 sys.modules["pycuda.driver"] = host_cuda
 
 
+@pytest.fixture(autouse=True, scope="session")
+def without_tensorrt() -> Iterator[None]:
+    """Here is TensorRT, the bindings of one version, and no driver."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("quantkit.calibration.backend_choice.has_driver", lambda: False)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def world() -> Iterator[checked.World]:
     """A fresh TensorRT on a fresh GPU, which has to get everything back."""
