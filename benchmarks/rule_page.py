@@ -105,6 +105,7 @@ def rendered(document: Mapping[str, Any]) -> str:
         f" {machine['date'][:10]}.",
         "SQNR of the outputs in dB; in brackets the drop in points and the agreement with FP32 in %. Calibration takes"
         " the first of 512 images. Written by `benchmarks/rules.py`; networks: `benchmarks/train_architectures.py`.",
+        *([document["remark"]] if "remark" in document else []),
     ]
     for count in counts:
         head = f"| network | {WITH_DATA} | {' | '.join(SINGLE)} | below the best: default | with data |"

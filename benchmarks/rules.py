@@ -142,6 +142,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=OUTPUT)
     given = parser.parse_args()
     document = json.loads(given.output.read_text()) if given.output.exists() else {"networks": {}}
+    document.pop("remark", None)
     document |= {
         "machine": asdict(this_machine()),
         "onnxruntime": version("onnxruntime"),
