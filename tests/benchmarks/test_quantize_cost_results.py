@@ -13,8 +13,8 @@ RUNS: list[dict[str, Any]] = json.loads(RESULTS.read_text(encoding="utf-8"))["ru
 NOW = [run for run in RUNS if run["checkout"] == "now"]
 TIMES = 3.0
 BESIDE = {"yolov8n": 1200.0}
-"""The law: times the model, and megabytes beside that: activations, what `round` holds, and tables of rules. yolov8n has the largest
-activations, 100 times as many values an image as the others."""
+"""The law: times the model, and megabytes beside that: activations, what `round` holds, and tables of rules. yolov8n
+has the largest activations, 100 times as many values an image as the others."""
 SMALL = 500.0
 
 
