@@ -90,6 +90,11 @@ class QuantizedType(NamedChoice):
         """The ONNX element type."""
         return "int8" if self is QuantizedType.INT8 else "float8e4m3fn"
 
+    @property
+    def other(self) -> QuantizedType:
+        """INT8 of FP8, and FP8 of INT8."""
+        return QuantizedType.FP8 if self is QuantizedType.INT8 else QuantizedType.INT8
+
 
 class NetworkType(NamedChoice):
     """The type of a network's quantized tensors, or that there are some of each."""

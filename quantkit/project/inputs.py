@@ -20,14 +20,15 @@ from quantkit.paths import beside, is_file, is_folder, real_path
 from quantkit.project.expected_labels import ExpectedLabels, expect_labels
 from quantkit.project.settings import NODE_LISTS, Settings
 from quantkit.project.store import refuse_foreign_files
+from quantkit.quantization.node_types import describe_float
 from quantkit.quantization.options import QuantizeOptions
-from quantkit.quantization.quantize import refuse_quantized, type_of_nodes
+from quantkit.quantization.quantize import plan_types, refuse_quantized
 from quantkit.regular_file import regular_file_digest
 from quantkit.repairs.registry import resolve_repairs
 from quantkit.rules import as_rules, rule_in_type
 from quantkit.sensitivity.exclusion_file import expand_name_files
 from quantkit.tensorrt_version import FIRST_WITHOUT_TABLES, number_text, parse_version, target_version
-from quantkit.values import ModelInput, NetworkType, QuantizedType, with_free_batches
+from quantkit.values import ModelInput, QuantizedType, with_free_batches
 
 QDQ_ENGINE = "qdq"
 """Name of the Q/DQ model's engine among the precisions."""
@@ -126,18 +127,23 @@ def expand_node_files(settings: Settings) -> Settings:
     return settings.model_copy(update={"quantize": nodes.model_copy(update=names)})
 
 
-def settle_types(settings: Settings, model: Model, version: str) -> Settings:
-    """Return settings that name no nodes where these leave one type: the run is then that of this type. UsageError."""
+def settle_types(settings: Settings, model: Model, version: str) -> tuple[Settings, tuple[str, ...]]:
+    """Return settings that name no nodes where these leave one type, and notes: the run is then that of this type.
+    UsageError.
+
+    Nodes that cannot have the type that they were to have are excluded: they stay float, as they do in `quantize`.
+    """
     chosen = settings.quantize
     if not chosen.types.named:
-        return settings
+        return settings, ()
     options = quantize_options(settings, version)
-    kind = type_of_nodes(model, options)
-    if kind is NetworkType.MIXED:
-        return settings
-    own = options.of_nodes(QuantizedType(kind.value), ())
-    only = {"type": own.type, "int8": (), "fp8": (), "weights": own.weights}
-    return settings.model_copy(update={"quantize": chosen.model_copy(update=only)})
+    choices = plan_types(model, options)
+    if len(choices.types) > 1:
+        return settings, ()
+    own, exclude = options.of_nodes(choices.type, ()), (*chosen.exclude, *choices.kept)
+    only = {"type": own.type, "int8": (), "fp8": (), "weights": own.weights, "exclude": exclude}
+    settled = settings.model_copy(update={"quantize": chosen.model_copy(update=only)})
+    return settled, describe_float(choices.kept, choices.type.other)
 
 
 def plan_run(settings: Settings) -> RunPlan:
@@ -158,8 +164,8 @@ def plan_run(settings: Settings) -> RunPlan:
             "accuracy is measured on the calibration data and is optimistic for INT8; pass separate data with --val"
         )
     version = target_version_text(settings.calibrate.tensorrt_version)
-    settings = settle_types(expand_node_files(settings), model, version)
-    notes += check_types(settings, version)
+    settings, of_types = settle_types(expand_node_files(settings), model, version)
+    notes += (*of_types, *check_types(settings, version))
     labels = expect_labels(model, validation.feed, evaluation_request(settings, validation), validation.spec.applied)
     plan = RunPlan(settings, model, calibration, validation, output, version, (*notes, *labels.notes), labels)
     refuse_foreign_files(output, plan.all_names())

@@ -93,8 +93,9 @@ class Choices:
     exclude: frozenset[str] = frozenset()
     include: frozenset[str] = frozenset()
     """Nodes that are quantized even if the policy, or a detection head, would keep them float."""
-    slower: Mapping[str, FloatReason] = field(default_factory=dict, hash=False)
-    """Nodes that stay float because INT8 is not faster on a certain GPU → that reason."""
+    kept: Mapping[str, FloatReason] = field(default_factory=dict, hash=False)
+    """Nodes that stay float for a reason outside the network: INT8 is not faster on a certain GPU, or the type that was
+    asked for has no kernel → that reason."""
     tensorrt: int | None = None
     """The major version of TensorRT that the network is for; None: the newest."""
     type: QuantizedType = QuantizedType.INT8
@@ -268,8 +269,8 @@ class PairPlacer:
             return FloatReason(FloatCause.EXCLUDED)
         if name in self._choices.include:
             return None
-        if name in self._choices.slower:
-            return self._choices.slower[name]
+        if name in self._choices.kept:
+            return self._choices.kept[name]
         if number in self._heads and not self._lets_silu_fuse(number):
             return FloatReason(FloatCause.DETECTION_HEAD, f"({self._heads[number]})")
         policy = self._choices.policy

@@ -65,7 +65,9 @@ def choose_for_gpu(
         for name, time in split.slower.items()
     }
     weighted = sum(part.weighted for part in parts.parts.values())
-    return GpuChoices(replace(choices, slower=slower), split_notes(split, profile, weighted, batch, options))
+    return GpuChoices(
+        replace(choices, kept={**choices.kept, **slower}), split_notes(split, profile, weighted, batch, options)
+    )
 
 
 def inputs_of_parts(wires: GraphIndex, inputs: Mapping[int, tuple[int, ...]]) -> dict[int, tuple[int, ...]]:

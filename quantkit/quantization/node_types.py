@@ -1,18 +1,23 @@
 """The types of a network's operators: one for all, and another one for the nodes that the user names.
 
-A choice that gives all operators the same type is that type's: it makes the same network, byte for byte.
+A choice that gives all quantized operators the same type is that type's: it makes the same network, byte for byte. What
+is placed decides that, not what is named: a convolution without an FP8 kernel stays float where it was to be FP8, and a
+network whose other operators are INT8 is one in INT8.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from quantkit.errors import UsageError
-from quantkit.graph.index import index_graph
-from quantkit.graph.node_selection import select_nodes
+from quantkit.graph.index import GraphIndex, index_graph
+from quantkit.graph.node_selection import match_nodes, node_names, select_nodes
 from quantkit.graph.operators import CURVED, NORMALIZING, WEIGHTED
-from quantkit.qdq.placement import Choices, Policy
+from quantkit.qdq.float_reason import FloatCause, FloatReason
+from quantkit.qdq.placement import Choices, Placement, Policy, place_pairs
+from quantkit.qdq.shared_scales import TypedScales
 from quantkit.values import NetworkType, QuantizedType
 
 if TYPE_CHECKING:
@@ -20,6 +25,8 @@ if TYPE_CHECKING:
 
 EVERYWHERE = WEIGHTED | NORMALIZING | CURVED | {"Add", "Mul"}
 """What policy `all` quantizes."""
+NAMED = 3
+"""Operators that a note names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +49,7 @@ class NodeTypes:
     @property
     def other(self) -> QuantizedType:
         """The type that most operators do not have."""
-        return QuantizedType.FP8 if self.type is QuantizedType.INT8 else QuantizedType.INT8
+        return self.type.other
 
     @property
     def named(self) -> tuple[str, ...]:
@@ -79,4 +86,46 @@ class NodeTypes:
         found = {QuantizedType.FP8 if name in in_fp8 else QuantizedType.INT8 for name in typed}
         if len(found) == 1:
             return replace(choices, type=found.pop())
-        return replace(choices, type=QuantizedType.INT8, fp8=frozenset(in_fp8))
+        return with_placed_types(wires, replace(choices, type=QuantizedType.INT8, fp8=frozenset(in_fp8)))
+
+    def describe_kept(self, network: Model, left: Mapping[str, FloatReason]) -> tuple[str, ...]:
+        """Return the note on operators that are named, not excluded, and stay float all the same; empty without them.
+
+        left: operator → why it stays float.
+        """
+        if not self.named:
+            return ()
+        named, _ = match_nodes(self.named, node_names(network), network.file_names)
+        kept = {name: why for name, why in left.items() if name in named and why.cause is not FloatCause.EXCLUDED}
+        return describe_float(kept, self.other)
+
+
+def describe_float(kept: Mapping[str, FloatReason], wanted: QuantizedType) -> tuple[str, ...]:
+    """Return the note on operators that were to have a type and stay float; empty without them."""
+    if not kept:
+        return ()
+    shown = "; ".join(f"{name}: {why}" for name, why in list(kept.items())[:NAMED])
+    were, stay = ("operator that was", "stays") if len(kept) == 1 else ("operators that were", "stay")
+    return (
+        f"{len(kept)} {were} to be {wanted.value.upper()} {stay} float: {shown}{'; …' if len(kept) > NAMED else ''}",
+    )
+
+
+def with_placed_types(wires: GraphIndex, choices: Choices) -> Choices:
+    """Return choices of one type where only operators of this type get a pair, and else the same.
+
+    What was to have the other type stays float, for the same reasons.
+    """
+    placement = place_everywhere(wires, choices)
+    types = set(placement.types.values())
+    if len(types) != 1:
+        return choices
+    only = types.pop()
+    kept = {name: why for name, why in placement.left.items() if choices.type_of(name) is not only}
+    return replace(choices, type=only, fp8=frozenset(), kept={**choices.kept, **kept})
+
+
+def place_everywhere(wires: GraphIndex, choices: Choices) -> Placement:
+    """Return the places of pairs in a network in which every tensor has a scale, the same one."""
+    scales = {name: 1.0 for node in wires.nodes for name in (*node.input, *node.output) if name}
+    return place_pairs(wires, TypedScales(dict.fromkeys(choices.types, scales)), choices)

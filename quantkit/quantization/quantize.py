@@ -136,7 +136,7 @@ def quantize_in_memory(
     original, plain = source, fold_batch_norms(source)
     network = replace(source, proto=plain.proto)
     choices = placement_choices(options, network)
-    options = options.of_nodes(choices.type, choices.fp8)
+    asked, options = options.types, options.of_nodes(choices.type, choices.fp8)
     prepared = prepare_model(source, network, scale_source, options, choices, phase)
     folded = tuple(plain.folded)
     del plain, network  # repaired weights are a second copy, and the first is not needed any more
@@ -149,7 +149,7 @@ def quantize_in_memory(
     source = replace(source, proto=made.proto).with_weights_stored()
     made = replace(made, proto=source.proto)
     proto, notes = finish_model(source, made, scales, options, prepared)
-    notes += prepared.notes + shared_scale_notes(scales, made.typed_pairs)
+    notes += asked.describe_kept(prepared.network, made.left)
     notes += describe_left_out(scale_source.data.unreadable) if scale_source.data else ()
     notes += describe_unscalable(scales.statistics) if scales.statistics else ()
     trial: Trial | None = None
@@ -199,13 +199,12 @@ def planned_type(model: AnyModel, options: QuantizeOptions) -> NetworkType:
         return options.types.network_type
     source = load_model(model)
     refuse_quantized(source)
-    return type_of_nodes(source, options)
+    return NetworkType.of(plan_types(source, options).types)
 
 
-def type_of_nodes(source: Model, options: QuantizeOptions) -> NetworkType:
-    """Return the type that a float network will have: mixed only if its nodes have both. UsageError."""
-    choices = placement_choices(options, replace(source, proto=fold_batch_norms(source).proto))
-    return NetworkType.MIXED if choices.fp8 else NetworkType(choices.type.value)
+def plan_types(source: Model, options: QuantizeOptions) -> Choices:
+    """Return the choices about a float network's nodes, whose types it will have: both only if it does. UsageError."""
+    return placement_choices(options, replace(source, proto=fold_batch_norms(source).proto))
 
 
 @dataclass(frozen=True, slots=True)
@@ -396,4 +395,4 @@ def finish_model(
     }
     entry = proto.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, canonical_json(with_digest(record))
-    return proto, tuple(notes)
+    return proto, (*notes, *prepared.notes, *shared_scale_notes(scales, made.typed_pairs))

@@ -102,6 +102,14 @@ def test_a_run_whose_named_nodes_leave_one_type_is_the_run_of_this_type(place: P
     assert plan_run(settings(quantize={"fp8": ("head/*",)})).published_names()["model"] == "model.mixed.onnx"
 
 
+def test_named_nodes_without_a_kernel_stay_float_in_a_run_of_the_other_type(place: Path) -> None:
+    plan = plan_run(settings(quantize=QuantizeSettings(fp8=("stem/conv",))))
+    assert plan.published_names()["model"] == "model.int8.onnx"
+    assert plan.reads_tables
+    assert plan.settings.quantize.exclude == ("stem/conv",)
+    assert [note.split(":")[0] for note in plan.notes if "FP8" in note] == ["1 operator that was to be FP8 stays float"]
+
+
 def test_a_network_that_is_too_large_for_a_map_is_named(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(map_step, "has_layout", lambda: True)
     monkeypatch.setattr(map_step, "MOST_NODES", 0)

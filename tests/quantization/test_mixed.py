@@ -166,6 +166,24 @@ def test_operators_without_an_fp8_kernel_stay_float_if_fp8_is_asked_for() -> Non
     assert {node for node, kind in whole.types.items() if kind is QuantizedType.INT8} >= left.keys() > set()
 
 
+def test_a_network_that_has_one_type_is_called_so_and_names_what_could_not_have_the_other(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first convolution reads one channel: no FP8 kernel. It stays float, and all others are INT8."""
+    line = ["quantize", "model.onnx", "--stats", STATISTICS, "--fp8", "stem/conv", "--rule", "minmax"]
+    assert invoke([*line, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [Path(path).name for path in document["files"]] == ["model.int8.onnx"]
+    kept = "1 operator that was to be FP8 stays float: stem/conv: TensorRT has no FP8 kernel for it (1 input channels)"
+    assert document["notes"] == [kept]
+    excluded = quantized(exclude=("stem/conv",))
+    assert content_of("model.int8.onnx") == content_of_nodes(excluded)
+    both = quantized(fp8=("stem/conv", "head/conv"))
+    assert kept in both.notes
+    assert set(both.types.values()) == set(QuantizedType)
+    assert kept not in quantized(fp8=("stem/conv", "head/conv"), exclude="stem/conv").notes
+
+
 def test_evaluate_and_layers_know_both(place: Path) -> None:
     quantized("both.onnx", fp8=WITH_KERNEL)
     made = quantkit.evaluate(["model.onnx", "both.onnx"], "imgs", limit=4)
