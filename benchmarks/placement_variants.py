@@ -12,6 +12,11 @@ again. results/placement_variants.json was put together from such lines. Its `de
     unmoved       Concat, MaxPool, Resize read floats      modelopt       as modelopt placed them
     skip          also the skip that a Resize makes        before         instead, the input of that Resize
     convside      instead, the convolution's side          add-one        one pair at Adds that have two
+    mul, gated, gates   of squeeze-and-excite: a pair on what the gate multiplies, for the Mul; for the pool as well, so
+                        that the convolution writes INT8; on the gate too
+    dw-int8, dw-float   depthwise convolutions in INT8 everywhere, or nowhere
+    expand-float, project-float, around-float, no-se   in float: the convolutions before depthwise ones; those behind
+                        a gate; both; all three around a gate
     attn, fc, no-qkv    of vision transformers: INT8 around attention alone, in the MLP alone, and everywhere but in the
                         product that makes Q, K and V
 """
@@ -23,6 +28,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +38,12 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 import quantkit  # noqa: E402
 from quantkit.graph import load_model  # noqa: E402
 from quantkit.graph.index import GraphIndex  # noqa: E402
+from quantkit.graph.operators import ACTIVATIONS, SIGMOIDS, WEIGHTED  # noqa: E402
 from quantkit.qdq import insert  # noqa: E402
+from quantkit.qdq.gates import gate_nodes, is_global_pool  # noqa: E402
 from quantkit.qdq.placement import Choices, Placement, place_pairs  # noqa: E402
 from quantkit.qdq.shared_scales import MOVING_READERS, AnyScales  # noqa: E402
+from quantkit.qdq.weighted_operators import DEPTHWISE, narrow_kind  # noqa: E402
 from quantkit.values import QuantizedType  # noqa: E402
 
 TENSORRT = "8.6.0"
@@ -88,6 +97,85 @@ def pair_once(wires: GraphIndex, inputs: Inputs) -> None:
         inputs[number] = (1 if alone[0] else 0,)
 
 
+def gated(wires: GraphIndex) -> Iterator[tuple[int, int, list[int]]]:
+    """Yield the Muls of gates, the place of what they multiply, and the pools that read the same tensor."""
+    weighted = gate_nodes(wires)
+    for number, node in enumerate(wires.nodes):
+        if node.op_type != "Mul" or len(wires.activations(number)) != 2 or wires.is_silu(node):
+            continue
+        for place in (0, 1):
+            maker = wires.maker(node.input[1 - place])
+            if maker is not None and maker.op_type in SIGMOIDS and wires.makers.get(maker.input[0]) in weighted:
+                uses = wires.uses(node.input[place])
+                yield number, place, [reader.number for reader, user in uses if is_global_pool(wires, user)]
+
+
+def weighted_before(wires: GraphIndex, tensor: str) -> int | None:
+    """Return the operator with weights that makes a tensor, with an activation in between."""
+    while (number := wires.makers.get(tensor)) is not None and wires.nodes[number].op_type not in WEIGHTED:
+        node = wires.nodes[number]
+        if wires.is_silu(node):
+            tensor = next(name for name in node.input if getattr(wires.maker(name), "op_type", "") not in SIGMOIDS)
+        elif node.op_type in ACTIVATIONS:
+            tensor = node.input[0]
+        else:
+            return None
+    return number
+
+
+def pair_gated(wires: GraphIndex, inputs: Inputs, *, pool: bool = True, gate: bool = False) -> None:
+    """Give what a gate multiplies a pair. pool: for the pool as well; gate: and the gate one."""
+    for number, place, pools in gated(wires):
+        inputs[number] = (0, 1) if gate else (place,)
+        if pool:
+            inputs.update(dict.fromkeys(pools, (0,)))
+            if (maker := weighted_before(wires, wires.nodes[number].input[place])) is not None:
+                inputs[maker] = (0, 1)
+
+
+def depthwise(wires: GraphIndex) -> list[int]:
+    """Return the depthwise convolutions."""
+    return [number for number in range(len(wires.nodes)) if narrow_kind(wires, number) == DEPTHWISE]
+
+
+def pair_depthwise(wires: GraphIndex, inputs: Inputs) -> None:
+    """Give all depthwise convolutions pairs."""
+    inputs.update(dict.fromkeys(depthwise(wires), (0, 1)))
+
+
+def drop(*kinds: str) -> Rule:
+    """Return a rule that leaves operators around depthwise convolutions and gates in float."""
+
+    def rule(wires: GraphIndex, inputs: Inputs) -> None:
+        found = set[int]()
+        if "depthwise" in kinds:
+            found |= set(depthwise(wires))
+        if "expand" in kinds:
+            made = (weighted_before(wires, wires.nodes[number].input[0]) for number in depthwise(wires))
+            found |= {number for number in made if number is not None}
+        if "project" in kinds:
+            muls = [wires.nodes[number].output[0] for number, _, _ in gated(wires)]
+            found |= {reader.number for name in muls for reader, _ in wires.uses(name)}
+        for number in found & inputs.keys():
+            del inputs[number]
+
+    return rule
+
+
+def drop_gated_blocks(wires: GraphIndex, inputs: Inputs) -> None:
+    """Leave the convolutions in front of a gate, the one before them, and that behind it in float."""
+    for number, place, _ in gated(wires):
+        middle = weighted_before(wires, wires.nodes[number].input[place])
+        first = None if middle is None else weighted_before(wires, wires.nodes[middle].input[0])
+        behind = [reader.number for reader, _ in wires.uses(wires.nodes[number].output[0])]
+        for each in (middle, first, *behind):
+            if each is not None:
+                inputs.pop(each, None)
+    for number in [n for n in inputs if wires.nodes[n].op_type == "Add"]:
+        if not any(reader.number in inputs for reader, _ in wires.uses(wires.nodes[number].output[0])):
+            del inputs[number]
+
+
 @dataclass(frozen=True, slots=True)
 class Variant:
     """A variant: a rule on top of the default placement, and nodes that stay float."""
@@ -103,6 +191,15 @@ VARIANTS = {
     "convside": Variant(pair_convolution),
     "before": Variant(pair_before),
     "add-one": Variant(pair_once),
+    "mul": Variant(partial(pair_gated, pool=False)),
+    "gated": Variant(pair_gated),
+    "gates": Variant(partial(pair_gated, gate=True)),
+    "dw-int8": Variant(pair_depthwise),
+    "dw-float": Variant(drop("depthwise")),
+    "expand-float": Variant(drop("expand")),
+    "project-float": Variant(drop("project")),
+    "around-float": Variant(drop("expand", "project")),
+    "no-se": Variant(drop_gated_blocks),
     "attn": Variant(exclude=("/blocks/*/mlp/*", "/head/*")),
     "fc": Variant(exclude=("/blocks/*/attn/*", "/head/*")),
     "no-qkv": Variant(exclude=("/blocks/*/attn/qkv/*",)),
