@@ -47,8 +47,8 @@ class TensorRecord(FrozenRecord):
 class TableUse(FrozenRecord):
     """The calibration table that an engine was built with.
 
-    share: fraction of the tensors that calibration observes which have a scale. completed: tensors whose scale was
-    derived from the network. missing: all tensors without a scale, also those that TensorRT adds.
+    share: fraction of the tensors that calibration observes which have a scale; missing: the others. completed: tensors
+    whose scale was derived from the network. inner: tensors without a scale that only TensorRT has.
     """
 
     file: FileName
@@ -58,6 +58,7 @@ class TableUse(FrozenRecord):
     share: float
     completed: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
+    inner: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
 
 

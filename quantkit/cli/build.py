@@ -130,7 +130,9 @@ def print_build(result: BuiltEngine, *, all_layers: bool) -> None:
     if record.table:
         use = record.table
         filled = f"; {len(use.completed)} scales are derived from the model itself" if use.completed else ""
-        fields.insert(1, ("table", f"{use.file}: {use.share:.1%} of the observed tensors have a scale{filled}"))
+        fields.insert(
+            1, ("table", f"{use.file}: {use.share:.1%} of the tensors that calibration observes have a scale{filled}")
+        )
     print_fields(fields)
     print_engine_layers(record, all_layers=all_layers)
     print_line()

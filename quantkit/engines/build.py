@@ -106,7 +106,8 @@ class BuiltEngine(RichDisplay):
         if record.table and record.table.missing:
             missing = record.table.missing
             shown = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
-            found += (f"{len(missing)} tensors have no scale, so layers around them are not INT8: {shown}",)
+            lacking = "1 tensor lacks a scale" if len(missing) == 1 else f"{len(missing)} tensors lack scales"
+            found += (f"{lacking} in the table, so layers that read or write such are not INT8: {shown}",)
         return found
 
     def _view_(self) -> Sequence[Block]:
@@ -363,6 +364,7 @@ def make_engine_record(
             share=covered.share,
             completed=covered.completed,
             missing=covered.missing,
+            inner=covered.inner,
             extra=covered.extra,
         )
     return EngineRecord(

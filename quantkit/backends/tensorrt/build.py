@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any
 
 from quantkit.backends.tensorrt.background import run_in_background
-from quantkit.backends.tensorrt.device import GpuDevice, open_device
+from quantkit.backends.tensorrt.build_context import BuildContext
+from quantkit.backends.tensorrt.device import open_device
 from quantkit.backends.tensorrt.engine_layers import EngineLayer, LayerContext
 from quantkit.backends.tensorrt.inspection import EngineTensor, inspect_engine
 from quantkit.backends.tensorrt.limits import NetworkTraits, refuse_impossible
 from quantkit.backends.tensorrt.messages import Messages, Phase, capture_messages, ignore_phase, make_or_raise
-from quantkit.backends.tensorrt.network import NetworkTensor, add_profile, layers_by_name, network_tensors, parse_model
+from quantkit.backends.tensorrt.network import add_profile, layers_by_name, parse_model
 from quantkit.backends.tensorrt.options import BuildOptions, Verbosity
 from quantkit.backends.tensorrt.shapes import ShapeRange
-from quantkit.backends.tensorrt.table_coverage import (
-    CompletedTable,
-    complete_table,
-    refuse_low_coverage,
-    table_rule,
-)
+from quantkit.backends.tensorrt.table_coverage import CompletedTable
+from quantkit.backends.tensorrt.table_input import cover_network, insert_table_as_qdq, table_calibrator
 from quantkit.backends.tensorrt.timing_cache import shared_times, times_bytes, use_times
 from quantkit.backends.tensorrt.versions import (
-    Features,
     build_stopper,
-    calibrator_base,
-    detect_features,
     fp8_flags,
     keep_precision,
     network_flags,
@@ -39,15 +32,10 @@ from quantkit.backends.tensorrt.versions import (
     tensorrt,
 )
 from quantkit.errors import BackendError, ModelError, QuantkitError, TableError
-from quantkit.graph import Model, refuse_changed_weights, watched_tensors
+from quantkit.graph import Model, refuse_changed_weights
 from quantkit.graph.node_selection import node_names, select_nodes
-from quantkit.qdq.float_reason import FloatCause
-from quantkit.qdq.insert import insert_qdq, is_half
-from quantkit.qdq.placement import Choices
-from quantkit.qdq.reader import has_qdq
-from quantkit.table import Algorithm, CalibrationTable, Header, table_bytes
-from quantkit.table.table import zero_scale_note
-from quantkit.tensorrt_version import installed_number, number_text
+from quantkit.qdq.insert import is_half
+from quantkit.table import CalibrationTable
 
 INT8_WEIGHTS = "convertMyelinWeightsToFp32"
 """The function of TensorRT 8.6 that fails if weights of a matrix product are stored as INT8 (measured)."""
@@ -75,43 +63,6 @@ class EngineBuild:
     converted: bool = False
     """True if the scales of the table were inserted as Q/DQ pairs."""
     bound: tuple[EngineTensor, ...] = ()
-
-
-@dataclass(slots=True)
-class BuildContext:
-    """The state of one build: the library, the GPU, and the messages so far."""
-
-    model: Model
-    options: BuildOptions
-    ranges: Mapping[str, ShapeRange]
-    phase: Phase
-    trt: Any = field(init=False)
-    features: Features = field(init=False)
-    device: GpuDevice = field(init=False)
-    messages: Messages = field(init=False)
-    stopping: threading.Event = field(default_factory=threading.Event)
-    notes: list[str] = field(default_factory=list)
-    measured_anew: bool = True
-    refused_times: bool = False
-    """True if TensorRT did not take the file of an earlier build's kernel times."""
-    covered: CompletedTable | None = None
-    kept: frozenset[str] = frozenset()
-
-    def __post_init__(self) -> None:
-        self.trt = tensorrt()
-        self.device = open_device(self.options.device)
-        self.features = detect_features(self.trt)
-        self.messages = Messages(self.phase)
-
-    @property
-    def explicit(self) -> bool:
-        """True if the network itself defines by Q/DQ what is INT8."""
-        return has_qdq(self.model)
-
-    @property
-    def strong(self) -> bool:
-        """True if the network is strongly typed: it alone defines the precisions, and a table cannot be used."""
-        return self.options.strongly_typed or self.features.always_strong
 
 
 def build_engine(
@@ -177,7 +128,7 @@ def run_build(
             operators=node_names(build.model),
             int8=build.options.int8 and (build.explicit or build.covered is not None),
             table=build.covered is not None and not build.explicit,
-            unscaled=frozenset(build.messages.unscaled) | frozenset(build.covered.missing if build.covered else ()),
+            unscaled=frozenset(build.messages.unscaled) | frozenset(build.covered.unscaled if build.covered else ()),
             excluded=build.kept,
             tuning=build.messages.tuning,
             measured_anew=build.measured_anew,
@@ -277,65 +228,6 @@ def configure_builder(build: BuildContext, config: Any, flags: Sequence[str]) ->
         config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
 
 
-def cover_network(build: BuildContext, table: CalibrationTable, rule: str | None, network: Any) -> CompletedTable:
-    """Return the table completed for this network and this TensorRT. TableError."""
-    number = installed_number()
-    header = table.header
-    if header.algorithm is not Algorithm.LEGACY and number is not None and header.version != number:
-        if not build.options.retarget:
-            raise TableError(
-                f"the table is for TensorRT {header.version_text}, this is {number_text(number)} and would ignore it",
-                remedy="--retarget uses its scales anyway (they do not depend on the version)",
-            )
-        build.notes.append(f"the table was made for TensorRT {header.version_text}; its scales are used (--retarget)")
-        table = table.with_header(replace(header, version=number))
-    observed = frozenset(watched_tensors(build.model).tensors)
-    covered = complete_table(table, network_tensors(build.trt, network), table_rule(table, rule), observed)
-    refuse_low_coverage(covered, build.options.min_coverage, "the table")
-    if covered.zero:
-        build.notes.append(zero_scale_note(covered.zero))
-    return covered
-
-
-def table_calibrator(trt: Any, table: CalibrationTable) -> Any:
-    """Return a calibrator with a table and no data; `calls` counts how often TensorRT asked for data anyway."""
-    base: Any = calibrator_base(trt, table.header.algorithm)
-    content = table_bytes(table)
-    header: Header = table.header
-
-    class TableCalibrator(base):  # type: ignore[misc]
-        def __init__(self) -> None:
-            base.__init__(self)
-            self.calls = 0
-
-        def get_batch_size(self) -> int:
-            return 1
-
-        def get_batch(self, names: Any, *_: Any) -> None:
-            del names
-            self.calls += 1
-
-        def read_calibration_cache(self, *_: Any) -> bytes:
-            return content
-
-        def write_calibration_cache(self, cache: Any, *_: Any) -> None:
-            del cache
-
-        def get_quantile(self) -> float:
-            return header.quantile
-
-        def get_regression_cutoff(self) -> float:
-            return header.cutoff
-
-        def read_histogram_cache(self, *_: Any) -> None:
-            return None
-
-        def write_histogram_cache(self, *_: Any) -> None:
-            return None
-
-    return TableCalibrator()
-
-
 def exclude_from_int8(build: BuildContext, network: Any, config: Any) -> frozenset[str]:
     """Exclude the chosen nodes from INT8, and return them. UsageError where a pattern matches nothing."""
     trt, options = build.trt, build.options
@@ -349,25 +241,6 @@ def exclude_from_int8(build: BuildContext, network: Any, config: Any) -> frozens
     if missing:
         build.notes.append(f"nodes without a layer of their own, which could not be excluded: {', '.join(missing)}")
     return named - set(missing)
-
-
-def insert_table_as_qdq(build: BuildContext, table: CalibrationTable, rule: str | None) -> None:
-    """Insert Q/DQ pairs with the table's scales, since a strongly typed network takes no table. TableError."""
-    names = watched_tensors(build.model).tensors
-    build.covered = complete_table(table, [NetworkTensor(name) for name in names], table_rule(table, rule))
-    refuse_low_coverage(build.covered, build.options.min_coverage, "the table")
-    build.kept = select_nodes(build.options.exclude, build.model, "--exclude")
-    quantized = insert_qdq(build.model, table.scales, Choices(exclude=build.kept))
-    build.model = replace(build.model, proto=quantized.proto)
-    why = "has no calibrators" if build.features.always_strong else "builds with strong types"
-    build.notes.append(
-        f"TensorRT {build.features.version} {why}: {len(quantized.pairs)} activations got Q/DQ pairs from the table"
-    )
-    build.notes += [
-        f"{node} stays float: {reason}"
-        for node, reason in quantized.left.items()
-        if reason.cause is not FloatCause.EXCLUDED
-    ]
 
 
 def use_timing_cache(build: BuildContext, config: Any, there: bytes | None) -> Any | None:

@@ -26,22 +26,28 @@ from quantkit.table import CalibrationTable
 
 @dataclass(frozen=True, slots=True)
 class CompletedTable:
-    """A table as a build uses it. expected: number of tensors that a table of this network has; lacking: those of them
-    without a scale; completed: tensors whose scale was added; missing: all tensors without a scale; extra: names that
-    the network does not have, which TensorRT ignores; zero: tensors whose scale was 0 in the table."""
+    """A table as a build uses it. expected: number of tensors that a table of this network has; missing: those of them
+    without a scale; completed: tensors whose scale was added; inner: tensors that only TensorRT has, without a scale;
+    extra: names that the network does not have, which TensorRT ignores; zero: tensors whose scale was 0 in the table.
+    """
 
     table: CalibrationTable
     expected: int
-    lacking: tuple[str, ...]
-    completed: tuple[str, ...]
     missing: tuple[str, ...]
+    completed: tuple[str, ...]
+    inner: tuple[str, ...]
     extra: tuple[str, ...]
     zero: tuple[str, ...] = ()
 
     @property
     def share(self) -> float:
         """Fraction of the expected tensors that have a scale, 0 … 1."""
-        return 1.0 - len(self.lacking) / self.expected if self.expected else 0.0
+        return 1.0 - len(self.missing) / self.expected if self.expected else 0.0
+
+    @property
+    def unscaled(self) -> tuple[str, ...]:
+        """All tensors without a scale."""
+        return (*self.missing, *self.inner)
 
 
 def table_rule(table: CalibrationTable, recorded: str | None) -> Rule:
@@ -87,12 +93,13 @@ def complete_table(
     names = [tensor.name for tensor in tensors]
     wanted = set(names)
     expected = [name for name in names if observed is None or name in observed]
+    inner = wanted.difference(expected, scales)
     return CompletedTable(
         CalibrationTable(table.header, {name: usable_scale(scale) for name, scale in scales.items()}),
         len(expected),
         tuple(name for name in expected if name not in scales),
         tuple(name for name in added if name in wanted),
-        tuple(name for name in names if name not in scales),
+        tuple(name for name in names if name in inner),
         tuple(name for name in table.scales if name not in wanted),
         tuple(name for name, scale in table.scales.items() if not scale and name in wanted),
     )
@@ -101,8 +108,19 @@ def complete_table(
 def refuse_low_coverage(covered: CompletedTable, least: float, where: str) -> None:
     """Raise TableError where fewer than `least` of the tensors have a scale."""
     if covered.share < least:
-        missing = ", ".join(covered.lacking[:5]) + (" …" if len(covered.lacking) > 5 else "")
+        missing = ", ".join(covered.missing[:5]) + (" …" if len(covered.missing) > 5 else "")
         raise TableError(
             f"{where} covers {covered.share:.0%} of the network's {covered.expected} float tensors; missing: {missing}",
             remedy="give the table of this network, calibrate again, or accept it with a lower --min-coverage",
         )
+
+
+def describe_inner(inner: Sequence[str]) -> tuple[str, ...]:
+    """Return the note on tensors that only TensorRT has; empty without them."""
+    if not inner:
+        return ()
+    tensors, them = ("1 tensor exists", "it") if len(inner) == 1 else (f"{len(inner)} tensors exist", "them")
+    return (
+        f"{tensors} only in TensorRT, which takes operators apart (a HardSwish) and computes shapes; a calibration "
+        f"of the ONNX model cannot observe {them}. Layers at {them} are not INT8 (`no scale`), which is normal",
+    )

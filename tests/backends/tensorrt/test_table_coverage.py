@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 
 from quantkit.backends.tensorrt.network import NetworkTensor
-from quantkit.backends.tensorrt.table_coverage import CompletedTable, complete_table, refuse_low_coverage, table_rule
+from quantkit.backends.tensorrt.table_coverage import (
+    CompletedTable,
+    complete_table,
+    describe_inner,
+    refuse_low_coverage,
+    table_rule,
+)
 from quantkit.errors import TableError
 from quantkit.numerics import scale_of, word_of
 from quantkit.rules import Rule
@@ -143,21 +149,29 @@ def test_only_what_calibration_observes_tells_of_another_network(scaled: set[str
     """TensorRT's own tensors, as inside a HardSwish, and floats made of shapes are in no table."""
     tensors = [NetworkTensor(n) for n in ("a", "b", "c", "(Unnamed Layer* 1) [Activation]_output", "shape")]
     covered = complete_table(table(**dict.fromkeys(sorted(scaled), 0.5)), tensors, Entropy(), observed)
-    assert covered.lacking == tuple(n for n in "abc" if n in observed - scaled)
-    assert set(covered.missing) == {t.name for t in tensors} - scaled
+    assert covered.missing == tuple(n for n in "abc" if n in observed - scaled)
+    assert set(covered.unscaled) == {t.name for t in tensors} - scaled
+    assert set(covered.inner) == set(covered.unscaled) - observed
     expected = observed & set("abc")
     assert covered.share == pytest.approx(len(expected & scaled) / len(expected) if expected else 0.0)
 
 
+@pytest.mark.parametrize(("count", "begin"), [(1, "1 tensor exists only in"), (2, "2 tensors exist only in")])
+def test_tensors_that_only_tensorrt_has_are_one_note(count: int, begin: str) -> None:
+    (note,) = describe_inner([f"t{number}" for number in range(count)])
+    assert note.startswith(begin)
+    assert describe_inner([]) == ()
+
+
 def test_little_coverage_is_refused_with_names() -> None:
     missing = tuple("abcdef")
-    covered = CompletedTable(table(), 10, missing, (), missing, ())
+    covered = CompletedTable(table(), 10, missing, (), (), ())
     refuse_low_coverage(covered, 0.4, "t.calib")
     with pytest.raises(TableError, match=r"t\.calib covers 40% of the network's 10 .* a, b, c, d, e …") as caught:
         refuse_low_coverage(covered, 0.41, "t.calib")
     assert "--min-coverage" in caught.value.remedy
     with pytest.raises(TableError, match=r"missing: a\n"):
-        refuse_low_coverage(CompletedTable(table(), 2, ("a",), (), ("a",), ()), 0.9, "t")
+        refuse_low_coverage(CompletedTable(table(), 2, ("a",), (), (), ()), 0.9, "t")
 
 
 @pytest.mark.parametrize(
