@@ -15,6 +15,7 @@ from quantkit.errors import UsageError
 from quantkit.evaluation.options import EvaluateOptions, EvaluationRequest
 from quantkit.evaluation.subjects import Subject, SubjectOptions, list_of_models, open_subjects
 from quantkit.graph import AnyModel
+from quantkit.graph.load import model_place
 
 
 def open_request(
@@ -43,8 +44,8 @@ def refuse_idle_budget(models: Sequence[Any], options: EvaluateOptions) -> None:
     """Raise UsageError if there is a budget but no model that could exceed it."""
     if options.max_drop is not None and len(models) == 1:
         raise UsageError(
-            f"--max-drop {options.max_drop:g} needs a candidate to compare with the reference; only {models[0]} was "
-            "given",
+            f"--max-drop {options.max_drop:g} needs a candidate to compare with the reference; only "
+            f"{model_place(models[0])} was given",
             remedy="give a candidate after the reference, or omit --max-drop",
         )
 

@@ -21,7 +21,7 @@ from quantkit.evaluation.result import ModelKind
 from quantkit.graph import AnyModel, Model, load_model
 from quantkit.graph.identity import external_files
 from quantkit.graph.load import is_proto, model_place
-from quantkit.graph.model import DTYPES, as_input
+from quantkit.graph.model import DTYPES, IN_MEMORY, as_input
 from quantkit.graph.shape_inference import shapes_for_inputs
 from quantkit.paths import exists, given_list, is_file
 from quantkit.qdq.layer_counts import count_fp8_layers, count_int8_layers
@@ -90,13 +90,12 @@ def list_of_models(models: AnyModel | Sequence[AnyModel]) -> list[Any]:
 
 def open_subjects(models: Sequence[AnyModel], held: ExitStack, options: SubjectOptions) -> tuple[Subject, ...]:
     """Open models; engines stay open as long as `held`. Models with the same file name are named by their paths, those
-    in memory by their numbers.
+    in memory by their numbers. A file is read once, and not at all where its `Model` is given.
 
     ModelError, BackendError, TableError, StaleError, UsageError.
     """
-    texts = [
-        f"model {number}" if is_value(model) else str(model_place(model)) for number, model in enumerate(models, 1)
-    ]
+    places = [model_place(model) for model in models]
+    texts = [f"model {number}" if place == IN_MEMORY else str(place) for number, place in enumerate(places, 1)]
     if not texts:
         raise UsageError("nothing to evaluate", remedy="give a reference model, and the models to compare with it")
     paths = [os.path.normpath(text) for text in texts]
@@ -104,9 +103,12 @@ def open_subjects(models: Sequence[AnyModel], held: ExitStack, options: SubjectO
     if repeated is not None:
         raise UsageError(f"{repeated} is given twice", remedy="give every model once")
     refuse_table(texts)
+    networks = ReadNetworks({model.path: model for model in models if isinstance(model, Model)})
     subjects = [
-        replace(model_subject(load_model(model)), name=text) if is_value(model) else open_subject(text, held, options)
-        for model, text in zip(models, texts, strict=True)
+        replace(model_subject(load_model(model)), name=text)
+        if place == IN_MEMORY
+        else open_subject(text, held, options, networks)
+        for model, place, text in zip(models, places, texts, strict=True)
     ]
     names = [subject.name for subject in subjects]
     return tuple(
@@ -125,7 +127,20 @@ def refuse_table(texts: Sequence[str]) -> None:
         )
 
 
-def open_subject(text: str, held: ExitStack, options: SubjectOptions) -> Subject:
+@dataclass(slots=True)
+class ReadNetworks:
+    """The networks that were read so far, by their paths."""
+
+    known: dict[Path, Model] = field(default_factory=dict)
+
+    def at(self, path: Path) -> Model:
+        """Return the network of a file, which is read the first time. ModelError."""
+        if path not in self.known:
+            self.known[path] = load_model(path)
+        return self.known[path]
+
+
+def open_subject(text: str, held: ExitStack, options: SubjectOptions, networks: ReadNetworks) -> Subject:
     """Open one model from the user's argument."""
     path = Path(text)
     if is_engine(path):
@@ -134,8 +149,8 @@ def open_subject(text: str, held: ExitStack, options: SubjectOptions) -> Subject
     if plus and model.lower().endswith(".onnx") and not exists(path):
         if not table:
             raise UsageError(f"{text} names no table", remedy="for example model.onnx+model.calib")
-        return table_subject(Path(model), Path(table), options.min_coverage)
-    return model_subject(load_model(path))
+        return table_subject(networks.at(Path(model)), Path(table), options.min_coverage)
+    return model_subject(networks.at(path))
 
 
 def model_subject(model: Model) -> Subject:
@@ -213,21 +228,20 @@ def model_bytes(model: Model) -> int:
     return outside + (model.path.stat().st_size if model.sha256 and model.files else model.proto.ByteSize())
 
 
-def table_subject(path: Path, table: Path, min_coverage: float) -> Subject:
+def table_subject(model: Model, table: Path, min_coverage: float) -> Subject:
     """Return a float model with Q/DQ inserted in memory where TensorRT would quantize. TableError, StaleError."""
     from quantkit.quantization.options import QuantizeOptions
     from quantkit.quantization.quantize import quantize
     from quantkit.quantization.record import quantization_record
 
-    model = load_model(path)
     made = quantize(model, table=table, options=QuantizeOptions(min_coverage=min_coverage))
     simulated = replace(model, proto=made.proto)
-    record = quantization_record(simulated.metadata, path.name)
+    record = quantization_record(simulated.metadata, model.path.name)
     assert record is not None
     plain = model_subject(model)
     return replace(
         plain,
-        name=f"{path.name}+{table.name}",
+        name=f"{model.path.name}+{table.name}",
         kind=ModelKind.TABLE,
         path=table,
         sha256=sha256_of(f"{model.sha256}+{record.scales['table']}".encode()),

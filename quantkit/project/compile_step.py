@@ -8,7 +8,6 @@ from quantkit._version import __version__
 from quantkit.backends.tensorrt_rtx.compiling import compiler_version, require_compiler
 from quantkit.backends.tensorrt_rtx.record import CompiledRecord, compiled_record_bytes
 from quantkit.errors import BackendError
-from quantkit.graph import load_model
 from quantkit.linting.compiler import CompileRequest, CompilerReport, compare_with_compiler
 from quantkit.linting.registry import lint_model
 from quantkit.project.settings import Settings
@@ -35,7 +34,7 @@ def compile_step(steps: RunSteps, model: StepOutcome) -> StepOutcome | None:
     shapes = plan.settings.build.shapes
 
     def work(folder: Path) -> tuple[str, ...]:
-        made = load_model(model.file(names["model"]))
+        made = steps.network_of(model)
         compiled = compare_with_compiler(made, lint_model(made), CompileRequest(shapes=shapes), steps.watcher.phases)
         about = ModelRecord(file=names["model"], sha256=made.sha256)
         record = CompiledRecord(quantkit=__version__, model=about, networks=compiled.networks)

@@ -97,12 +97,12 @@ def engine_step(steps: RunSteps, name: str, table: StepOutcome | None, model: St
     plan = steps.plan
     options = engine_options(plan, name)
     names = plan.published_names()
-    source = model.file(names["model"]) if name == QDQ_ENGINE else plan.model.path
     scales = table if options.int8 and name != QDQ_ENGINE else None
 
     def work(folder: Path) -> tuple[str, ...]:
         for cache in (plan.output / FOLDER).glob("timing.*.cache"):
             shutil.copyfile(cache, folder / cache.name)
+        source = steps.network_of(model) if name == QDQ_ENGINE else plan.model
         used = None if scales is None else scales.file(names["table"])
         made = build(source, options=options, table=used, output=folder / f"{plan.stem}.{name}.engine",
             phase=steps.watcher.phases)  # fmt: skip

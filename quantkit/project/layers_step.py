@@ -28,8 +28,8 @@ def layers_step(steps: RunSteps, model: StepOutcome) -> StepOutcome | None:
     def work(folder: Path) -> tuple[str, ...]:
         few = replace(data.options, limit=min(SAMPLES, data.options.limit or SAMPLES))
         made = layers(
-            plan.model.path,
-            against=model.file(plan.published_names()["model"]),
+            steps.for_pass(plan.model),
+            against=steps.for_pass(steps.network_of(model)),
             data=data.source,
             preprocess=data.spec,
             options=LayersOptions(data=few, **steps.division(STEP)),

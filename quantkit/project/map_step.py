@@ -55,7 +55,7 @@ def map_step(steps: RunSteps, of: MapSourceSteps) -> StepOutcome | None:
             engine=engine,
             compiled=None if engine or of.compiled is None else of.compiled.file(names["compiled"]),
         )
-        network_map(of.model.file(names["model"]), folder / names["map"], options=options)
+        network_map(steps.network_of(of.model), folder / names["map"], options=options)
         return ()
 
     inputs = {

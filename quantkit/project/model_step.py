@@ -39,7 +39,7 @@ def model_step(steps: RunSteps, statistics: StepOutcome) -> StepOutcome:
     def work(folder: Path) -> tuple[str, ...]:
         options = replace(quantize_options(plan.settings, plan.version), data=data.options)
         made = quantize(
-            plan.model.path,
+            plan.model,
             folder / names["model"],
             statistics=statistics.file(names["statistics"]),
             data=data.source if with_data else None,

@@ -27,6 +27,7 @@ from quantkit.evaluation.evaluate import evaluate
 from quantkit.evaluation.json_document import evaluation_json as document_of
 from quantkit.evaluation.options import EvaluateOptions
 from quantkit.evaluation.result import Evaluation
+from quantkit.graph import AnyModel
 from quantkit.keywords.option_fields import shows_keywords
 from quantkit.metrics.registry import default_metric
 from quantkit.progress import NoWatcher, RunWatcher
@@ -149,7 +150,7 @@ def statistics_step(steps: RunSteps) -> StepOutcome:
             **steps.division("statistics"),
         )
         made = calibrate(
-            plan.model.path, data.source, rule="minmax", preprocess=data.spec, options=options,
+            steps.for_pass(plan.model), data.source, rule="minmax", preprocess=data.spec, options=options,
             progress=PassForecast(steps),
         )  # fmt: skip
         assert made.statistics is not None, "bug in quantkit: onnxruntime returned no statistics"
@@ -195,15 +196,15 @@ def report_step(steps: RunSteps, of: StepOutcomes) -> StepOutcome:
     """Evaluate all models on the same samples and write the report."""
     plan, engines = steps.plan, of.engines
     names, wanted, data = plan.published_names(), plan.settings.evaluate, plan.validation
-    subjects = [str(plan.model.path), str(of.model.file(names["model"]))]
+    others: list[AnyModel] = []
     if of.table is not None and not engines.files:
-        subjects.append(f"{plan.model.path}+{of.table.file(names['table'])}")
-    subjects += [str(path) for path in engines.engines]
+        others.append(f"{plan.model.path}+{of.table.file(names['table'])}")
+    others += engines.engines
     given = {path: file_identity(path) for path in (wanted.labels, wanted.classes) if path is not None}
 
     def work(folder: Path) -> tuple[str, ...]:
         made = evaluate(
-            subjects,
+            [steps.for_pass(plan.model), steps.for_pass(steps.network_of(of.model)), *others],
             data.source,
             labels=wanted.labels,
             preprocess=data.spec,

@@ -13,6 +13,7 @@ from quantkit.artifact import text_bytes
 from quantkit.document import DocumentType
 from quantkit.errors import QuantkitError
 from quantkit.executors.work_folder import remove_shards
+from quantkit.graph import Model, load_model
 from quantkit.progress import PhaseProgress, PlannedStep, RunWatcher
 from quantkit.project.inputs import RunPlan, refuse_changed_inputs
 from quantkit.project.store import StepOutcome, StepStore
@@ -40,6 +41,18 @@ class RunSteps:
         watcher.planned(planned)
         self.taken: list[CompletedStep] = []
         self.notes: list[str] = list(plan.notes)
+        self._read: dict[Path, Model] = {}
+
+    def network_of(self, model: StepOutcome) -> Model:
+        """Return the Q/DQ model that a step made, which is read once. ModelError."""
+        path = model.file(self.plan.published_names()["model"])
+        if path not in self._read:
+            self._read[path] = load_model(path)
+        return self._read[path]
+
+    def for_pass(self, network: Model) -> Model | Path:
+        """Return a network as a pass takes it: as it was read, or its file for workers, which read it themselves."""
+        return network.path if self.plan.settings.placement.divides else network
 
     def division(self, name: str) -> dict[str, Any]:
         """Return the options of a pass that is divided among workers, whose results wait until the step is complete."""

@@ -172,14 +172,14 @@ class StepStore:
                 files = {path.name: regular_file_digest(path) for path in sorted(temporary.iterdir())}
                 text = json.dumps(dict(record) | {"files": files}, indent=2)
                 (temporary / RECORD).write_text(text + "\n", encoding="utf-8")
-                digest = self.move_into_place(temporary, folder)
+                digest = self.move_into_place(temporary, folder) or digest_files(files)
         except OSError as error:
             raise write_failure(folder, error) from None
         self.prune(name, folder)
         return StepOutcome(name, folder, digest, False)
 
-    def move_into_place(self, temporary: Path, folder: Path) -> str:
-        """Rename the folder of a completed step and return its digest. OSError.
+    def move_into_place(self, temporary: Path, folder: Path) -> str | None:
+        """Rename the folder of a completed step; return the digest of what is there if it is another. OSError.
 
         If another run completed the same step meanwhile, its files stay, because they are in use. The files of a
         damaged outcome are replaced one by one, the record last; others beside them stay.
@@ -187,6 +187,7 @@ class StepStore:
         try:
             if not os.path.lexists(folder):
                 os.rename(temporary, folder)
+                return None
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise

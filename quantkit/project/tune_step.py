@@ -50,7 +50,7 @@ def tune_step(steps: RunSteps, statistics: StepOutcome) -> StepOutcome | None:
         with TemporaryDirectory(prefix="quantkit-") as place:
             share_timing_caches(plan.output / FOLDER, Path(place))
             source = statistics.file(plan.published_names()["statistics"])
-            found = tune_speed(plan.model.path, statistics=source, folder=place, options=options,
+            found = tune_speed(plan.model, statistics=source, folder=place, options=options,
                 phase=steps.watcher.phases)  # fmt: skip
             share_timing_caches(Path(place), plan.output / FOLDER)
             (folder / SPEED).write_bytes(text_bytes(json.dumps(found.document(), indent=2) + "\n"))
@@ -108,7 +108,7 @@ def build_chosen(steps: RunSteps, found: SpeedTuning, statistics: StepOutcome, f
     placement = found.chosen.placement
     model = folder / f"{plan.stem}.tuned.onnx"
     quantize(
-        plan.model.path,
+        plan.model,
         model,
         statistics=statistics.file(plan.published_names()["statistics"]),
         data=data.source if quantizes_with_data(plan.settings) else None,

@@ -25,7 +25,7 @@ from quantkit.evaluation.options import EvaluateOptions, EvaluationRequest
 from quantkit.evaluation.paired import binary_difference
 from quantkit.evaluation.result import Evaluation, IntervalMethod, MetricDifference, ModelScore, Speed
 from quantkit.evaluation.runners import ModelRunner, Pending
-from quantkit.evaluation.subjects import SubjectOptions, model_subject, open_subject
+from quantkit.evaluation.subjects import ReadNetworks, SubjectOptions, model_subject, open_subject
 from quantkit.graph import Model
 from quantkit.tuning.figure import Figure
 from quantkit.tuning.result import AGREEMENT
@@ -70,10 +70,10 @@ class MetricTrials:
         BackendError where an engine cannot run.
         """
         request = self._request
-        opening = SubjectOptions(self._options.device)
+        opening, networks = SubjectOptions(self._options.device), ReadNetworks()
         with ExitStack() as held:
             subjects = [
-                model_subject(model) if isinstance(model, Model) else open_subject(str(model), held, opening)
+                model_subject(model) if isinstance(model, Model) else open_subject(str(model), held, opening, networks)
                 for model in (self._model, *candidates.values())
             ]
             evaluation = evaluate_subjects(

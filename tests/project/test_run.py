@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from quantkit.backends.tensorrt_rtx.compiling import compiler_version
 from quantkit.backends.tensorrt_rtx.record import read_compiled_record
 from quantkit.engines.bench_result import BenchResult, BenchSubject, Latency
 from quantkit.errors import BackendError, DataError, ModelError, OutputError, QuantkitError
-from quantkit.graph import Model, load_model
+from quantkit.graph import Model, load, load_model
 from quantkit.mapping.layout import has_layout
 from quantkit.progress import NoWatcher
 from quantkit.project import run as running
@@ -54,8 +55,19 @@ def redone(made: running.Run) -> list[str]:
     return [step.name for step in made.steps if not step.reused]
 
 
-def test_each_step_is_done_once_and_again_where_its_inputs_changed(place: Path) -> None:
+def test_each_step_is_done_once_and_again_where_its_inputs_changed(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each network is read once, whatever number of steps works on it."""
+    read, read_proto = Counter[str](), load.read_proto
+
+    def counted(file: Path) -> onnx.ModelProto:
+        read[file.name] += 1
+        return read_proto(file)
+
+    monkeypatch.setattr(load, "read_proto", counted)
     first = run(settings())
+    assert read == {"model.onnx": 1, "model.int8.onnx": 1}
     assert redone(first) == ["statistics", "table", "model", "layers", *MAP, "report"]
     assert redone(run(settings())) == []
     assert redone(run(settings(rule="minmax"))) == ["table", "model", "layers", *MAP, "report"]
@@ -295,7 +307,7 @@ def test_what_a_late_step_would_refuse_is_refused_before_the_first(
         (["run", "net/model.onnx", "--data", "imgs", "--rule", "entropy,minmax"], 2, "2 rules are given"),
         (["run", "net/model.onnx", "--data", "imgs", "--precision", "int4"], 2, "int4"),
         (["run", "net/model.onnx", "--data", "imgs", "--repair", "magic"], 2, "magic"),
-        (["run", "net/model.onnx", "--data", "imgs", "--fp8", "stem/*", "--rule", "entropy"], 2, "levels of INT8"),
+        (["run", "net/model.onnx", "--data", "imgs", "--fp8", "head/*", "--rule", "entropy"], 2, "levels of INT8"),
         (["run", "net/model.onnx", "--data", "imgs", "--type", "fp8", "--int8", "nonode"], 2, "nonode"),
     ],
 )
@@ -382,11 +394,11 @@ def test_engines_are_built_and_timed_once(place: Path, monkeypatch: pytest.Monke
         warnings: tuple[str, ...] = ()
         notes: tuple[str, ...] = ("made up",)
 
-    def build(model: Path, *, options: Any, table: Path | None, output: Path, phase: Any) -> Built:
+    def build(model: Model, *, options: Any, table: Path | None, output: Path, phase: Any) -> Built:
         if options.precision is Precision.FP16:
             raise BackendError("FP16 is not to be had", remedy="none")
         assert (table is not None) == (output.name == "model.int8.engine")
-        output.write_bytes(model.read_bytes())
+        output.write_bytes(model.path.read_bytes())
         (output.parent / f"{output.name}.json").write_text("{}")
         return Built()
 
