@@ -39,6 +39,11 @@ class Grid:
         return all(a == b or are_equal(*two) for a, b, two in zip(self.names, other.names, values, strict=True))
 
     @property
+    def is_fp8(self) -> bool:
+        """True if the values are numbers of FP8 (E4M3), not integers."""
+        return self.type == QuantizedType.FP8.stored
+
+    @property
     def channels(self) -> tuple[int, int]:
         """The axis and the block size, which say how several scales lie along the tensor."""
         return self.axis, self.block
@@ -54,7 +59,7 @@ class Grid:
         uint8 around 128 is int8 around 0: the same values under another name.
         """
         zero = {"int8": 0, "uint8": 128}.get(self.type)
-        if self.type == QuantizedType.FP8.stored:
+        if self.is_fp8:
             return "it is quantized to FP8, and a table holds scales of INT8"
         if zero is None:
             return f"its integers are {self.type or 'of an unknown type'}"
@@ -76,7 +81,7 @@ class Grid:
             shape[self.axis] = -1
         scale, zero = self.scale.astype(np.float32).reshape(shape), np.broadcast_to(self.zero, self.scale.shape)
         offset = zero.astype(np.float32).reshape(shape)
-        if self.type == QuantizedType.FP8.stored:
+        if self.is_fp8:
             rounded: Array = round_to_e4m3(values.astype(np.float32, copy=False) / scale) * scale
             return rounded
         low, high = integer_limits(self.type)

@@ -42,8 +42,7 @@ if TYPE_CHECKING:
 FLOATS = frozenset({"float32", "float16"})
 FLOAT, COUNTERPART = "|float", "|counterpart"
 """Suffixes of names that the file lacks: of float tensors, and of the float counterpart of a layer."""
-FP8 = QuantizedType.FP8.stored
-QUANTIZED = re.compile(rf"u?int\d+|{FP8}")
+QUANTIZED = re.compile(rf"u?int\d+|{QuantizedType.FP8.stored}")
 """The types that pairs of a layer may have."""
 BIAS = "int32"
 """The type of quantized biases, which do not count as weights."""
@@ -130,7 +129,7 @@ class PartialQuantization:
             if pair.dequantized and pair.tensor not in self._constants and pair.grid.is_known:
                 grids.setdefault(self.name_in_file(self._sources[pair.dequantized[0]]), []).append(pair.grid)
         self.scales = {name: own[-1] for name, own in grids.items()}
-        self.in_both_types = tuple(name for name, own in grids.items() if len({grid.type == FP8 for grid in own}) > 1)
+        self.in_both_types = tuple(name for name, own in grids.items() if len({grid.is_fp8 for grid in own}) > 1)
         self._parts: dict[str, LayerPart] = {}
         for part in self._find_parts():
             again = part.layer.node in self._parts  # names need not be unique

@@ -69,5 +69,5 @@ def largest_deviation(grid: Grid, values: Array, axis: int) -> float:
     largest = np.abs(values).max(axis=others, initial=0.0).astype(np.float64)
     live = largest > 0
     scale = np.broadcast_to(grid.scale.reshape(-1).astype(np.float64), largest.shape)
-    most = QuantizedType.FP8.largest if grid.type == QuantizedType.FP8.stored else LEVELS
+    most = QuantizedType.FP8.largest if grid.is_fp8 else LEVELS
     return float(np.abs(scale[live] * most / largest[live] - 1).max(initial=0.0))

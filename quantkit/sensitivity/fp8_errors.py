@@ -9,7 +9,6 @@ import numpy as np
 from quantkit.numerics import E4M3_LARGEST, e4m3_codes, round_to_e4m3
 from quantkit.qdq.stored_weights import broadcast_to_channels
 from quantkit.rules.fp8_error import fp8_squared_error, least_fp8_threshold
-from quantkit.values import QuantizedType
 
 if TYPE_CHECKING:
     from quantkit.histogram import Histogram
@@ -19,11 +18,6 @@ if TYPE_CHECKING:
 FACTORS = tuple(2.0 ** (k / 4) for k in range(-4, 5))
 """Factors applied to a scale in the search for a better one: within a factor of two, after which the steps repeat."""
 CODES = 256
-
-
-def is_fp8(grid: Grid) -> bool:
-    """Return whether a grid is that of FP8."""
-    return grid.type == QuantizedType.FP8.stored
 
 
 def estimate_fp8_error(histogram: Histogram, scale: float) -> tuple[float, float]:

@@ -27,7 +27,6 @@ from quantkit.quantization.scales import (
 )
 from quantkit.rewrites.fold_batch_norm import fold_batch_norms
 from quantkit.sensitivity.existing_qdq import read_existing_qdq, refuse_float
-from quantkit.sensitivity.fp8_errors import is_fp8
 from quantkit.sensitivity.options import LayersOptions
 from quantkit.sensitivity.result import TensorError
 from quantkit.sensitivity.tensor_errors import QuantizedActivation, weight_error
@@ -195,7 +194,7 @@ def describe_both_types(variants: PartialQuantization) -> tuple[str, ...]:
     """Return notes on activations that operators of both types read: each has a pair of each, and one error."""
     shown: dict[str, list[str]] = {}
     for name in variants.in_both_types:
-        shown.setdefault("FP8" if is_fp8(variants.scales[name]) else "INT8", []).append(name)
+        shown.setdefault("FP8" if variants.scales[name].is_fp8 else "INT8", []).append(name)
     return tuple(
         f"activations with a pair of INT8 and one of FP8, whose error is that in {kind}: {', '.join(names)}"
         for kind, names in shown.items()

@@ -27,7 +27,6 @@ from quantkit.sensitivity.fp8_errors import (
     best_factor_share,
     count_saturated,
     estimate_fp8_error,
-    is_fp8,
     used_codes,
 )
 from quantkit.sensitivity.result import TensorError
@@ -61,7 +60,7 @@ def estimate_activation_error(tensor: QuantizedActivation, histogram: Histogram)
     scale = float(tensor.grid.scale.max())
     places, counts = places_in(histogram), histogram.counts
     step = scale if scale > 0 else math.inf
-    if is_fp8(tensor.grid):
+    if tensor.grid.is_fp8:
         return estimate_fp8_activation(tensor, histogram, scale)
     used = np.unique(np.minimum(np.rint(places[counts > 0] / step), LEVELS))
     sides = [np.rint(max(end, 0.0) / step) for end in (histogram.maximum, -histogram.minimum)]
@@ -107,7 +106,7 @@ class ActivationErrorSums:
     """Accumulates the error of one activation batch by batch."""
 
     def __init__(self, tensor: QuantizedActivation) -> None:
-        self._tensor, self._fp8 = tensor, is_fp8(tensor.grid)
+        self._tensor, self._fp8 = tensor, tensor.grid.is_fp8
         low, high = (0, CODES - 1) if self._fp8 else integer_limits(tensor.grid.type)
         self._used = np.zeros(high - low + 1, bool)
         self._signal, self._noise = ExactSum(), ExactSum()
@@ -236,12 +235,12 @@ def weight_error(weight: QuantizedWeight, rule: str) -> TensorError:
     axis = grid.axis % values.ndim if grid.scale.size > 1 else None
     others = None if axis is None else tuple(d for d in range(values.ndim) if d != axis)
     amax = np.abs(values).max(axis=others, initial=0.0)
-    best_type = QuantizedType.FP8 if is_fp8(grid) else QuantizedType.INT8
+    best_type = QuantizedType.FP8 if grid.is_fp8 else QuantizedType.INT8
     scale = np.maximum(np.asarray(amax / np.float32(best_type.largest), np.float32), np.finfo(np.float32).tiny)
     ideal = replace(grid, type=best_type.stored, scale=scale, zero=np.zeros(scale.shape, np.int64), axis=axis or 0)
     signal, noise = energy(values), energy(values - weight.quantized)
     best = min(noise, energy(values - ideal.round_trip(values)))
-    if is_fp8(grid):
+    if grid.is_fp8:
         levels = int(used_codes(weight.quantized, grid).sum())
     else:
         levels = int(np.unique(np.rint(weight.quantized / shape_for_channels(grid.scale, grid, values.ndim))).size)
@@ -270,7 +269,7 @@ def used_integers(values: Array, grid: Grid) -> Array:
 
 def count_clipped(values: Array, grid: Grid) -> int:
     """Count the values outside the grid: beyond ±127·scale if it is symmetric, ±448·scale in FP8."""
-    if is_fp8(grid):
+    if grid.is_fp8:
         return count_saturated(values, grid)
     assert grid.scale is not None
     assert grid.zero is not None

@@ -129,7 +129,7 @@ def test_a_tensor_that_both_types_read_has_a_pair_of_each() -> None:
 
 def test_activations_with_pairs_of_both_types_are_one_note_for_each_type() -> None:
     """A detector has dozens."""
-    grids = {name: SimpleNamespace(type=kind) for name, kind in (("a", "int8"), ("b", "float8e4m3fn"), ("c", "int8"))}
+    grids = {name: SimpleNamespace(is_fp8=name == "b") for name in "abc"}
     found = describe_both_types(cast(Any, SimpleNamespace(in_both_types=("a", "b", "c"), scales=grids)))
     assert [note.rpartition(" in ")[2] for note in found] == ["INT8: a, c", "FP8: b"]
 
