@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from quantkit.backends.session import (
     AUTO,
@@ -18,7 +17,7 @@ from quantkit.backends.session import (
 from quantkit.data import DataOptions
 from quantkit.data.opening import DataFields
 from quantkit.errors import UsageError
-from quantkit.executors import Placement
+from quantkit.executors.worker_options import WorkerFields, WorkerOptions
 from quantkit.histogram import HistogramMode
 from quantkit.rules import Rule
 from quantkit.sharding import Shard
@@ -29,7 +28,7 @@ DEFAULT_MEMORY, GPU_MEMORY = 1 << 30, 4 << 30
 
 
 @dataclass(frozen=True, slots=True)
-class CalibrateOptions:
+class CalibrateOptions(WorkerOptions):
     """Options of a calibration. Defaults suit most networks."""
 
     data: DataOptions = field(default_factory=DataOptions)
@@ -45,22 +44,12 @@ class CalibrateOptions:
     provider: str = "cpu"
     max_memory: int | None = None
     """Bytes of activations held in memory at once; by default 1 GiB, and 4 GiB of a GPU."""
-    force: bool = False
-    """Replace existing files."""
     resume: bool = False
     checkpoint_every: int = 16
     """Batches between checkpoints."""
     learning_curve: bool = False
     shard: Shard | None = None
     """One part of the run, whose statistics alone are collected; the output is the folder or the URL of all parts."""
-    workers: int | None = None
-    """Processes that divide the pass; None runs it in this one."""
-    on: str | None = None
-    """A Ray cluster for the workers: `ray`, or its address."""
-    gpus_per_worker: float = 0.0
-    parts: str | Path | None = None
-    """Folder in which the results of workers wait until all are there; it stays. None: one beside the output, or a
-    temporary one."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "histogram", histogram_mode(self.histogram))
@@ -91,11 +80,6 @@ class CalibrateOptions:
         on_gpu = split_provider(self.provider)[0] != DEFAULT_PROVIDER
         return self.max_memory or (GPU_MEMORY if on_gpu else DEFAULT_MEMORY)
 
-    @property
-    def placement(self) -> Placement:
-        """Where the shards of the pass run. UsageError."""
-        return Placement(self.workers, self.on, self.gpus_per_worker)
-
 
 def refuse_whole_run(options: CalibrateOptions) -> None:
     """Raise UsageError for options that one shard of a run cannot have."""
@@ -118,7 +102,7 @@ def histogram_mode(text: HistogramMode | str) -> HistogramMode:
         raise UsageError(f"unknown histogram {text!r}", remedy=f"use one of {known}") from None
 
 
-class CalibrateFields(DataFields, total=False):
+class CalibrateFields(DataFields, WorkerFields, total=False):
     """The keywords of `calibrate` that are fields of `CalibrateOptions`."""
 
     rules: str | Rule | Sequence[Rule]
@@ -130,12 +114,7 @@ class CalibrateFields(DataFields, total=False):
     exclude: str | Sequence[str]
     provider: str
     max_memory: int | None
-    force: bool
     resume: bool
     checkpoint_every: int
     learning_curve: bool
     shard: str | Shard | None
-    workers: int | None
-    on: str | None
-    gpus_per_worker: float
-    parts: str | Path | None

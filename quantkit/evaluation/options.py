@@ -27,7 +27,6 @@ from quantkit.evaluation.scenes.named_head import names_heads
 from quantkit.evaluation.scenes.watch import ImageSource
 from quantkit.evaluation.subjects import Subject
 from quantkit.evaluation.task_metric import choose_task_metric, task_metric_name
-from quantkit.executors import Placement
 from quantkit.graph import Model
 from quantkit.graph.selected_outputs import selected_outputs
 from quantkit.metrics.metric import LabelRequest, Metric, MetricFactory
@@ -40,6 +39,7 @@ from quantkit.metrics.registry import (
 )
 from quantkit.metrics.task import NetworkFacts, network_facts
 from quantkit.preprocess import Preprocess
+from quantkit.totals.options import TotalsFields, TotalsOptions
 from quantkit.values import check_number
 
 MOST_DROP = 1e12
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class EvaluateOptions:
+class EvaluateOptions(TotalsOptions):
     """Options of an evaluation. Defaults suit most networks.
 
     classes: file of class names, in the order of the outputs. without_labels: agreement and output errors only.
@@ -70,20 +70,9 @@ class EvaluateOptions:
     device: int = 0
     allow_code: bool = False
     min_coverage: float = 0.9
-    merge: str | Path | None = None
-    """The folder or the URL of all shards of this evaluation, which are added up instead of running the models."""
-    workers: int | None = None
-    """Processes that divide the pass; None runs it in this one."""
-    on: str | None = None
-    """A Ray cluster for the workers: `ray`, or its address."""
-    gpus_per_worker: float = 0.0
-    parts: str | Path | None = None
-    """Folder in which the results of workers wait until all are there; the same call goes on with those that it finds.
-    It stays. None: a temporary one."""
-    force: bool = False
-    """Replace shards of another evaluation, in `parts` or in the output of `evaluate_shard`."""
 
     def __post_init__(self) -> None:
+        TotalsOptions.__post_init__(self)
         check_number("max_drop", self.max_drop, 0.0, MOST_DROP, whole=False)
         check_number("changed", self.changed, 0)
         check_number("device", self.device, 0)
@@ -91,16 +80,9 @@ class EvaluateOptions:
         if self.without_labels and self.max_drop is not None:
             raise UsageError("no drop can be measured without labels", remedy="omit --max-drop or --no-labels")
         check_provider(self.provider)
-        if self.placement.divides and self.merge is not None:
-            raise UsageError("--merge adds up shards that are there, and needs no workers", remedy="leave out one")
-
-    @property
-    def placement(self) -> Placement:
-        """Where the shards of the pass run. UsageError."""
-        return Placement(self.workers, self.on, self.gpus_per_worker)
 
 
-class EvaluateFields(DataFields, total=False):
+class EvaluateFields(DataFields, TotalsFields, total=False):
     """The keywords of `evaluate` that are fields of `EvaluateOptions`."""
 
     metric: str | Sequence[str] | None
@@ -114,12 +96,6 @@ class EvaluateFields(DataFields, total=False):
     device: int
     allow_code: bool
     min_coverage: float
-    merge: str | Path | None
-    workers: int | None
-    on: str | None
-    gpus_per_worker: float
-    parts: str | Path | None
-    force: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,8 @@ def takes_fields(kind: type[Any] | None = None, reading: type[Any] | None = None
     declares `**_` for type checkers, and receives the options alone. Its signature, which `help` and completions show,
     has every keyword.
     """
-    own = {field.name: field for field in (fields(kind) if kind else ()) if reading is None or field.name != NESTED}
+    ordered = sorted(fields(kind), key=lambda field: bool(field.kw_only)) if kind else ()  # what verbs share, last
+    own = {field.name: field for field in ordered if reading is None or field.name != NESTED}
     nested = {} if reading is None else {f.name: f for f in fields(reading) if f.name not in INTERNAL}
 
     def decorate(verb: Verb) -> Verb:

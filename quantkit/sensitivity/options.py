@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantkit.data import DataOptions
 from quantkit.data.opening import DataFields
 from quantkit.errors import UsageError
-from quantkit.executors import Placement
 from quantkit.qdq.placement import Policy
 from quantkit.quantization.node_types import NodeTypes
 from quantkit.rules import DEFAULT_RULE
+from quantkit.totals.options import TotalsFields, TotalsOptions
 from quantkit.values import QuantizedType, check_number
 
 if TYPE_CHECKING:
@@ -26,15 +25,14 @@ MOST_DB = 1000.0
 
 
 @dataclass(frozen=True, slots=True)
-class LayersOptions:
+class LayersOptions(TotalsOptions):
     """Options of `layers`. type, int8, fp8, rule, policy, exclude, include, min_coverage: as for `quantize`, if scales
     are chosen here.
 
     keep: number of worst layers to report as those to keep float. keep_db: report as many as are needed to lift the
     outputs to this SQNR.
 
-    merge, workers, on, gpus_per_worker, parts, force: as in `EvaluateOptions`. What is kept is always measured by the
-    calling process.
+    What is kept is always measured by the calling process, not by workers.
     """
 
     type: QuantizedType = QuantizedType.INT8
@@ -48,20 +46,9 @@ class LayersOptions:
     keep: int | None = None
     keep_db: float | None = None
     data: DataOptions = field(default_factory=lambda: DataOptions(limit=SAMPLES))
-    merge: str | Path | None = None
-    """The folder or the URL of all shards of this measurement, which are added up instead of measuring again."""
-    workers: int | None = None
-    """Processes that divide the pass; None runs it in this one."""
-    on: str | None = None
-    """A Ray cluster for the workers: `ray`, or its address."""
-    gpus_per_worker: float = 0.0
-    parts: str | Path | None = None
-    """Folder in which the results of workers wait until all are there; the same call goes on with those that it finds.
-    It stays. None: a temporary one."""
-    force: bool = False
-    """Replace shards of another run, in `parts` or in the output of `layers_shard`."""
 
     def __post_init__(self) -> None:
+        TotalsOptions.__post_init__(self)
         object.__setattr__(self, "type", QuantizedType.named(self.type))
         object.__setattr__(self, "policy", Policy.named(self.policy))
         NodeTypes(self.type, self.int8, self.fp8)
@@ -70,21 +57,14 @@ class LayersOptions:
         check_number("keep", self.keep, 1)
         check_number("keep_db", self.keep_db, -MOST_DB, MOST_DB, whole=False)
         check_number("min_coverage", self.min_coverage, 0.0, 1.0, whole=False)
-        if self.placement.divides and self.merge is not None:
-            raise UsageError("--merge adds up shards that are there, and needs no workers", remedy="leave out one")
 
     @property
     def types(self) -> NodeTypes:
         """The types of the operators. UsageError."""
         return NodeTypes(self.type, self.int8, self.fp8)
 
-    @property
-    def placement(self) -> Placement:
-        """Where the shards of the pass run. UsageError."""
-        return Placement(self.workers, self.on, self.gpus_per_worker)
 
-
-class LayersFields(DataFields, total=False):
+class LayersFields(DataFields, TotalsFields, total=False):
     """The keywords of `layers` that are fields of `LayersOptions`."""
 
     type: QuantizedType | str
@@ -97,9 +77,3 @@ class LayersFields(DataFields, total=False):
     min_coverage: float
     keep: int | None
     keep_db: float | None
-    merge: str | Path | None
-    workers: int | None
-    on: str | None
-    gpus_per_worker: float
-    parts: str | Path | None
-    force: bool

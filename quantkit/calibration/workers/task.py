@@ -36,7 +36,7 @@ class CalibrationTask:
         """Return the task of a job. model, data: as `calibrate` was given them; a worker opens them in its process."""
         options = job.options
         model, data = (argument_for_workers(value, options.placement) for value in (model, data))
-        own = replace(options, workers=None, on=None, gpus_per_worker=0.0, parts=None, force=False)
+        own = options.of_worker()
         return cls(model, data, job.rules, job.spec, own)
 
     @property

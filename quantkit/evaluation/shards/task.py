@@ -39,7 +39,7 @@ class EvaluationTask:
         several = isinstance(models, Sequence) and not isinstance(models, str)
         given = [model_for_workers(m, options) for m in models] if several else model_for_workers(models, options)
         data, labels = argument_for_workers(data, place), argument_for_workers(labels, place)
-        own = replace(options, workers=None, on=None, gpus_per_worker=0.0, parts=None, force=False)
+        own = options.of_worker()
         return cls(given, data, labels, spec, metrics, own)
 
     @property

@@ -34,7 +34,7 @@ class LayersTask:
         """Return the task of a call of `layers`; a worker runs in its own process alone and writes no file."""
         place = options.placement
         given = {f.name: argument_for_workers(getattr(sources, f.name), place) for f in fields(sources)}
-        own = replace(options, workers=None, on=None, gpus_per_worker=0.0, parts=None, force=False)
+        own = options.of_worker()
         model, data = argument_for_workers(model, place), argument_for_workers(data, place)
         return cls(model, QuantizationSources(**given), data, spec, own)
 
