@@ -6,6 +6,8 @@ An engine is valid for one TensorRT and one GPU (or as its compatibility options
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +20,8 @@ from quantkit.provenance import ModelRecord, read_record, with_digest
 
 SUFFIXES = frozenset({".engine", ".plan", ".trt"})
 """Suffixes of engine files."""
+MOVES = frozenset({"Reformat", "NoOp", "Shuffle", "Copy", "Constant"})
+"""Layer types that only move data."""
 
 
 def is_engine(path: Path) -> bool:
@@ -25,8 +29,12 @@ def is_engine(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
-class LayerRecord(FrozenRecord):
-    """A layer of the engine: its ONNX nodes, its precision, and why that is not INT8 where it could have been."""
+class EngineLayer(FrozenRecord):
+    """A layer of an engine.
+
+    nodes: its ONNX nodes. kind: TensorRT's layer type. precision: in which it computes; `mixed` for a region whose
+    content is not shown. reason: why it is not INT8, in an engine that allows INT8; None otherwise.
+    """
 
     name: str
     nodes: tuple[str, ...]
@@ -34,6 +42,16 @@ class LayerRecord(FrozenRecord):
     precision: str
     tactic: str = ""
     reason: str | None = None
+
+    @property
+    def computes(self) -> bool:
+        """True if it does more than move data."""
+        return self.kind not in MOVES
+
+
+def precision_counts(layers: Sequence[EngineLayer]) -> dict[str, int]:
+    """Return the number of layers that compute in each precision, the most frequent first."""
+    return dict(Counter(layer.precision for layer in layers if layer.computes).most_common())
 
 
 class TensorRecord(FrozenRecord):
@@ -81,7 +99,7 @@ class EngineRecord(FrozenRecord):
     """True if the model has Q/DQ."""
     seconds: float
     device_memory: int
-    layers: tuple[LayerRecord, ...]
+    layers: tuple[EngineLayer, ...]
     kept: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     trtexec: FileName | None = None

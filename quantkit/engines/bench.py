@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
-from quantkit.backends.engine_record import is_engine, read_engine_record
+from quantkit.backends.engine_record import is_engine, precision_counts, read_engine_record
 from quantkit.backends.session import (
     DEFAULT_PROVIDER,
     SessionOpener,
@@ -216,7 +216,7 @@ def read_engine_subject(path: Path) -> tuple[BenchSubject, list[str]]:
         return BenchSubject(path.name, "?", size), [
             f"the record beside {path.name} belongs to another engine and is not used"
         ]
-    counts = count_recorded_layers(record.layers)
+    counts = precision_counts(record.layers)
     return BenchSubject(path.name, record.precision, size, record.model.sha256, record.seconds, None, counts), []
 
 
@@ -232,13 +232,6 @@ def built_engine_subject(made: BuiltEngine) -> BenchSubject:
         record.device_memory,
         made.counts,
     )
-
-
-def count_recorded_layers(layers: Sequence[Any]) -> dict[str, int]:
-    """Return precision → number of layers, from a record."""
-    from quantkit.backends.tensorrt.engine_layers import EngineLayer, precision_counts
-
-    return precision_counts([EngineLayer(**layer.model_dump()) for layer in layers])
 
 
 def measure_engine(

@@ -12,17 +12,16 @@ from quantkit._version import __version__
 from quantkit.artifact import check_destinations, refuse_missing_folder, refuse_overwriting, sha256_of, write_all
 from quantkit.backends.engine_record import (
     EngineRecord,
-    LayerRecord,
     TableUse,
     TensorRecord,
     engine_record_bytes,
     engine_record_path,
     is_engine_record,
+    precision_counts,
     read_engine_record,
 )
 from quantkit.backends.tensorrt.build import EngineBuild, build_engine
 from quantkit.backends.tensorrt.device import open_device
-from quantkit.backends.tensorrt.engine_layers import EngineLayer, precision_counts
 from quantkit.backends.tensorrt.messages import Phase, ignore_phase
 from quantkit.backends.tensorrt.options import (
     BuildFields,
@@ -90,7 +89,7 @@ class BuiltEngine(RichDisplay):
     @property
     def counts(self) -> dict[str, int]:
         """Return precision → number of layers that compute in it."""
-        return precision_counts(tuple(EngineLayer(**layer.model_dump()) for layer in self.record.layers))
+        return precision_counts(self.record.layers)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -382,12 +381,7 @@ def make_engine_record(
         explicit=has_qdq(model),
         seconds=round(made.seconds, 3),
         device_memory=made.memory,
-        layers=tuple(
-            LayerRecord(
-                name=x.name, nodes=x.nodes, kind=x.kind, precision=x.precision, tactic=x.tactic, reason=x.reason
-            )
-            for x in made.layers
-        ),
+        layers=made.layers,
         kept=made.kept,
         warnings=made.warnings,
         trtexec=line.line,

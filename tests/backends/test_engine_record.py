@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quantkit.backends.engine_record import (
+    EngineLayer,
     EngineRecord,
-    LayerRecord,
     TableUse,
     TensorRecord,
     engine_record_bytes,
@@ -49,7 +49,7 @@ records = st.builds(
     seconds=st.floats(0, 1e6) | st.integers(0, 9).map(float),
     device_memory=counts,
     layers=st.lists(
-        st.builds(LayerRecord, name=texts, nodes=names, kind=texts, precision=texts, reason=st.none() | texts),
+        st.builds(EngineLayer, name=texts, nodes=names, kind=texts, precision=texts, reason=st.none() | texts),
         max_size=3,
     ).map(tuple),
     kept=names,

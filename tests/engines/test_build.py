@@ -14,7 +14,7 @@ from onnx import numpy_helper, parser
 import quantkit
 from quantkit._version import __version__
 from quantkit.artifact import sha256_of
-from quantkit.backends.engine_record import EngineRecord, LayerRecord, TableUse, engine_record_bytes, engine_record_path
+from quantkit.backends.engine_record import EngineLayer, EngineRecord, TableUse, engine_record_bytes, engine_record_path
 from quantkit.backends.tensorrt.build import EngineBuild
 from quantkit.backends.tensorrt.options import BuildOptions, Precision, TrtexecCommand
 from quantkit.backends.tensorrt.shapes import ShapeRange
@@ -319,8 +319,8 @@ def test_identity_has_the_same_parts_as_that_of_a_record(tmp_path: Path) -> None
 # ── warnings ──
 
 
-def layer(precision: str, kind: str = "CaskConvolution") -> LayerRecord:
-    return LayerRecord(name="x", nodes=("x",), kind=kind, precision=precision)
+def layer(precision: str, kind: str = "CaskConvolution") -> EngineLayer:
+    return EngineLayer(name="x", nodes=("x",), kind=kind, precision=precision)
 
 
 def built(**changed: Any) -> BuiltEngine:

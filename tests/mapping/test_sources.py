@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from quantkit.backends.engine_record import EngineRecord, LayerRecord, engine_record_bytes
+from quantkit.backends.engine_record import EngineLayer, EngineRecord, engine_record_bytes
 from quantkit.backends.tensorrt_rtx.compiled import CompiledNetwork, Kernel, KernelTensor
 from quantkit.backends.tensorrt_rtx.record import CompiledRecord, compiled_record_bytes
 from quantkit.errors import BackendError, QuantkitError, StaleError, UsageError
@@ -46,7 +46,7 @@ def facts_of(made: Any) -> dict[str, CardFacts]:
     return {card.name: facts for card, facts in zip(made.cards, made.facts, strict=True)}
 
 
-def engine_record(layers: tuple[LayerRecord, ...], sha: str = SHA) -> EngineRecord:
+def engine_record(layers: tuple[EngineLayer, ...], sha: str = SHA) -> EngineRecord:
     """The record of an engine with these layers."""
     return EngineRecord(
         quantkit="0", file="net.engine", sha256=SHA, bytes=1, tensorrt="8.6.1", gpu="GPU",
@@ -108,8 +108,8 @@ def test_layers_engine_and_profile_reach_the_cards(tmp_path: Path) -> None:
     }
     (tmp_path / "layers.json").write_text(json.dumps(layers))
     record = engine_record((
-        LayerRecord(name="mul + relu", nodes=("mul", "relu"), kind="conv", precision="INT8"),
-        LayerRecord(name="float", nodes=("float",), kind="gemm", precision="FP16", reason="no INT8 kernel"),
+        EngineLayer(name="mul + relu", nodes=("mul", "relu"), kind="conv", precision="INT8"),
+        EngineLayer(name="float", nodes=("float",), kind="gemm", precision="FP16", reason="no INT8 kernel"),
     ))  # fmt: skip
     (tmp_path / "net.engine.json").write_bytes(engine_record_bytes(record))
     profile = [
@@ -132,7 +132,7 @@ def test_layers_engine_and_profile_reach_the_cards(tmp_path: Path) -> None:
 
 
 def test_an_operator_in_no_kernel_is_not_given_the_precision_of_q_dq(tmp_path: Path) -> None:
-    record = engine_record((LayerRecord(name="mul", nodes=("mul",), kind="gemm", precision="INT8"),))
+    record = engine_record((EngineLayer(name="mul", nodes=("mul",), kind="gemm", precision="INT8"),))
     (tmp_path / "net.engine.json").write_bytes(engine_record_bytes(record))
     found = facts_of(network_map(small_model(), engine=tmp_path / "net.engine"))
     assert {name: f.precision for name, f in found.items() if name in ("mul", "relu", "float")} == {
@@ -142,7 +142,7 @@ def test_an_operator_in_no_kernel_is_not_given_the_precision_of_q_dq(tmp_path: P
 
 
 def test_a_compiled_network_reaches_the_cards_and_differs_from_an_engine(tmp_path: Path) -> None:
-    layer = LayerRecord(name="all", nodes=("mul", "relu", "float"), kind="gemm", precision="INT8")
+    layer = EngineLayer(name="all", nodes=("mul", "relu", "float"), kind="gemm", precision="INT8")
     (tmp_path / "net.engine.json").write_bytes(engine_record_bytes(engine_record((layer,))))
     (tmp_path / "net.compiled.json").write_bytes(compiled_record_bytes(compiled()))
     made = network_map(small_model(), compiled=tmp_path / "net.compiled.json", against=tmp_path / "net.engine.json")

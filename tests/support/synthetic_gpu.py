@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from quantkit.backends.tensorrt.engine_layers import EngineLayer
+from quantkit.backends.engine_record import EngineLayer
 from quantkit.backends.tensorrt.layer_profile import ProfiledLayer, ProfiledTensor
 from quantkit.engines.round_times import RoundTimes
 from quantkit.errors import BackendError
@@ -113,7 +113,8 @@ class SyntheticLab:
             placed = placed_pairs(self._wires, insert_qdq(self.model, names, Choices(exclude=others)).proto)
         self._engines[request.name] = request, placed
         layers = tuple(
-            EngineLayer(layer.name, layer.nodes, layer.kind, layer.precision) for layer in self._layers(request.name, 1)
+            EngineLayer(name=layer.name, nodes=layer.nodes, kind=layer.kind, precision=layer.precision)
+            for layer in self._layers(request.name, 1)
         )
         path = (self.folder or Path()) / f"net.{request.name}.onnx"
         if self.folder is not None:

@@ -8,10 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from quantkit.backends.engine_record import EngineLayer
 from quantkit.backends.tensorrt.background import run_in_background
 from quantkit.backends.tensorrt.build_context import BuildContext
 from quantkit.backends.tensorrt.device import open_device
-from quantkit.backends.tensorrt.engine_layers import EngineLayer, LayerContext
+from quantkit.backends.tensorrt.engine_layers import LayerContext
 from quantkit.backends.tensorrt.inspection import EngineTensor, inspect_engine
 from quantkit.backends.tensorrt.limits import NetworkTraits, refuse_impossible
 from quantkit.backends.tensorrt.messages import Messages, Phase, capture_messages, ignore_phase, make_or_raise

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from quantkit.backends.engine_record import EngineLayer
 from quantkit.backends.tensorrt.kernel_times import KernelTimes
 
 ONNX_LAYER = re.compile(r"\[ONNX Layer: (.*?)\](?=\x1e|\x1f|\[ONNX Layer|$)")
@@ -20,8 +20,6 @@ DATATYPE = re.compile(r"\b(FP32|FP16|BF16|FP8|Int8|INT8|Int32|INT32|Int64|INT64|
 NAMES = {
     "Float": "FP32", "Half": "FP16", "BFloat16": "BF16", "Int8": "INT8", "Int32": "INT32", "Int64": "INT64",
 }  # fmt: skip
-MOVES = frozenset({"Reformat", "NoOp", "Shuffle", "Copy", "Constant"})
-"""Layer types that only move data."""
 REGIONS = frozenset({"Myelin", "kgen", "ForeignNode"})
 """Layer types that are fused regions, whose content TensorRT does not show."""
 QUANTIZED = frozenset({"INT8"})
@@ -38,27 +36,6 @@ NO_KERNEL = {
     "Gelu", "Sigmoid", "Tanh", "TopK", "NonMaxSuppression", "Exp", "Log", "Pow", "Sqrt", "Div", "Resize",
 }  # fmt: skip
 """Operators for which TensorRT usually has no INT8 kernel (its developer guide; measured with 8.6)."""
-
-
-@dataclass(frozen=True, slots=True)
-class EngineLayer:
-    """A layer of an engine.
-
-    nodes: its ONNX nodes. kind: TensorRT's layer type. precision: in which it computes; `mixed` for a region whose
-    content is not shown. reason: why it is not INT8, in an engine that allows INT8; None otherwise.
-    """
-
-    name: str
-    nodes: tuple[str, ...]
-    kind: str
-    precision: str
-    tactic: str = ""
-    reason: str | None = None
-
-    @property
-    def computes(self) -> bool:
-        """True if it does more than move data."""
-        return self.kind not in MOVES
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +58,14 @@ def engine_layers(document: Mapping[str, Any], context: LayerContext) -> tuple[E
     twins = EqualLayers(document, context.tuning)
     for entry in document.get("Layers", ()):
         if isinstance(entry, str):
-            found.append(EngineLayer(entry, nodes_in(entry, None, context.operators), "unknown", "unknown"))
+            nodes = nodes_in(entry, None, context.operators)
+            found.append(EngineLayer(name=entry, nodes=nodes, kind="unknown", precision="unknown"))
             continue
         name, kind = str(entry.get("Name", "")), str(entry.get("LayerType", "unknown"))
         nodes = nodes_in(name, entry.get("Metadata"), context.operators)
-        precision = layer_precision(entry)
-        layer = EngineLayer(name, nodes, kind, precision, str(entry.get("TacticName", "")))
-        found.append(
-            EngineLayer(name, nodes, kind, precision, layer.tactic, not_int8_reason(layer, entry, context, twins))
-        )
+        precision, tactic = layer_precision(entry), str(entry.get("TacticName", ""))
+        layer = EngineLayer(name=name, nodes=nodes, kind=kind, precision=precision, tactic=tactic)
+        found.append(layer.model_copy(update={"reason": not_int8_reason(layer, entry, context, twins)}))
     return tuple(found)
 
 
@@ -186,8 +162,3 @@ def not_int8_reason(
     if not context.measured_anew:
         return "TensorRT chose so by times in its timing cache (--no-timing-cache measures and shows them)"
     return "TensorRT found another precision faster, or has no INT8 kernel for it"
-
-
-def precision_counts(layers: Sequence[EngineLayer]) -> dict[str, int]:
-    """Return the number of layers that compute in each precision, the most frequent first."""
-    return dict(Counter(layer.precision for layer in layers if layer.computes).most_common())

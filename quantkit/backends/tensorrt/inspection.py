@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from quantkit.backends.tensorrt.engine_layers import EngineLayer, LayerContext, engine_layers
+from quantkit.backends.engine_record import EngineLayer
+from quantkit.backends.tensorrt.engine_layers import LayerContext, engine_layers
 from quantkit.backends.tensorrt.messages import Messages, make_or_raise
 from quantkit.backends.tensorrt.shapes import ShapeRange
 from quantkit.backends.tensorrt.versions import allow_own_code, device_memory

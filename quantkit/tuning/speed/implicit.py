@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from quantkit.backends.tensorrt.engine_layers import EngineLayer
+    from quantkit.backends.engine_record import EngineLayer
 
 
 def nodes_left_float(layers: Sequence[EngineLayer], quantized: Collection[str]) -> frozenset[str]:

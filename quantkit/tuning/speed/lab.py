@@ -21,7 +21,7 @@ from quantkit.tuning.speed.candidate import EngineKind
 if TYPE_CHECKING:
     import onnx
 
-    from quantkit.backends.tensorrt.engine_layers import EngineLayer
+    from quantkit.backends.engine_record import EngineLayer
     from quantkit.backends.tensorrt.layer_profile import ProfiledLayer
     from quantkit.backends.tensorrt.options import BuildOptions
 
@@ -104,7 +104,6 @@ class TensorrtLab:
 
     def build(self, request: EngineRequest) -> LabEngine:
         """Build an engine, or reuse it if it was built from the same inputs."""
-        from quantkit.backends.tensorrt.engine_layers import EngineLayer
         from quantkit.backends.tensorrt.options import BuildOptions, Precision
 
         stem, chosen = self._source.path.stem, self._options
@@ -126,7 +125,7 @@ class TensorrtLab:
             engine=made.path,
             model=model,
             seconds=made.record.seconds,
-            layers=tuple(EngineLayer(**layer.model_dump()) for layer in made.record.layers),
+            layers=made.record.layers,
             counts=made.counts,
             nodes=tuple(node_name(node) for node in request.proto.graph.node),
         )

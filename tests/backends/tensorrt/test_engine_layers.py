@@ -13,13 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantkit.backends.tensorrt.engine_layers import (
-    EngineLayer,
-    LayerContext,
-    engine_layers,
-    nodes_in,
-    precision_counts,
-)
+from quantkit.backends.engine_record import EngineLayer, precision_counts
+from quantkit.backends.tensorrt.engine_layers import LayerContext, engine_layers, nodes_in
 from quantkit.backends.tensorrt.kernel_times import KernelTimes
 from quantkit.graph.node_selection import match_nodes
 

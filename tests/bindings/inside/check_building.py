@@ -13,9 +13,10 @@ import pytest
 from checked import HAS_CALIBRATORS, NUMBER
 from onnx import numpy_helper
 
+from quantkit.backends.engine_record import EngineLayer
 from quantkit.backends.tensorrt import inspection as inspecting
 from quantkit.backends.tensorrt.build import EngineBuild, build_engine, kernels_loaded
-from quantkit.backends.tensorrt.engine_layers import EngineLayer, LayerContext, engine_layers
+from quantkit.backends.tensorrt.engine_layers import LayerContext, engine_layers
 from quantkit.backends.tensorrt.options import BuildOptions, Precision, Verbosity
 from quantkit.backends.tensorrt.shapes import parse_shapes
 from quantkit.errors import BackendError, ModelError, TableError, UsageError
