@@ -13,13 +13,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypedDict
 
 from quantkit.errors import UsageError
 from quantkit.plugin import import_files
 from quantkit.values import Array, Batch
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from quantkit.gpu_counting.resident import ResidentRunner
     from quantkit.graph.model import Model
 
@@ -51,27 +53,26 @@ class Session(Protocol):
         BackendError."""
 
 
+class SessionFields(TypedDict, total=False):
+    """The keywords that a session is opened with."""
+
+    provider: str
+    """One of the backend's. Default: its first."""
+    threads: int
+    """Threads of one run; 0 leaves it to the library. Default: 1."""
+    fixed_shapes: bool
+    """Whether shapes follow from those of the inputs, so that buffers can stay. Default: False."""
+    any_type: bool
+    """Watch tensors that are not float, too. Default: they are left out of the session's `tensors`."""
+    once: bool
+    """Run once: weights are used as they lie in their file, not copied into an order that is faster. Default: False."""
+
+
 class SessionOpener(Protocol):
     """A function that opens a network; `open_session` and the method of every backend are such functions."""
 
-    def __call__(
-        self,
-        model: Model,
-        tensors: Sequence[str],
-        *,
-        provider: str = DEFAULT_PROVIDER,
-        threads: int = 1,
-        fixed_shapes: bool = False,
-        any_type: bool = False,
-        once: bool = False,
-    ) -> Session:
-        """Open `model` with `tensors` watched. ModelError, BackendError.
-
-        provider: one of the backend's. threads: for one run; 0 leaves it to the library. fixed_shapes: whether shapes
-        follow from those of the inputs, so that buffers can stay. any_type: watch tensors that are not float, too;
-        otherwise they are left out of the session's `tensors`. once: for one run: weights are used as they lie in their
-        file, without copies in an order that is faster.
-        """
+    def __call__(self, model: Model, tensors: Sequence[str], **options: Unpack[SessionFields]) -> Session:
+        """Open `model` with `tensors` watched. ModelError, BackendError."""
 
 
 class Backend(Protocol):
@@ -145,20 +146,9 @@ def backend_label(backend: Backend, provider: str) -> str:
     return f"{backend.name} {backend.version()} {split_provider(provider)[0]}"
 
 
-def open_session(
-    model: Model,
-    tensors: Sequence[str],
-    *,
-    provider: str = DEFAULT_PROVIDER,
-    threads: int = 1,
-    fixed_shapes: bool = False,
-    any_type: bool = False,
-    once: bool = False,
-) -> Session:
-    """Open a network on the default backend; see `SessionOpener`. ModelError, BackendError."""
-    return default_backend().open_session(
-        model, tensors, provider=provider, threads=threads, fixed_shapes=fixed_shapes, any_type=any_type, once=once
-    )
+def open_session(model: Model, tensors: Sequence[str], **options: Unpack[SessionFields]) -> Session:
+    """Open a network on the default backend; see `SessionFields`. ModelError, BackendError."""
+    return default_backend().open_session(model, tensors, **options)
 
 
 def usable_cores() -> int:

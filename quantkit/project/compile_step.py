@@ -42,11 +42,7 @@ def compile_step(steps: RunSteps, model: StepOutcome) -> StepOutcome | None:
         return compiler_notes(compiled)
 
     inputs = {"Q/DQ": model.digest, "TensorRT-RTX": compiler_version(), "shapes": shapes}
-    try:
-        return steps.execute("compile", inputs, work)
-    except BackendError as error:
-        steps.notes.append(f"the Q/DQ model was not compiled: {error.summary}")
-        return None
+    return steps.attempt("compile", inputs, work, "the Q/DQ model was not compiled", BackendError)
 
 
 def compiler_notes(compiled: CompilerReport) -> tuple[str, ...]:

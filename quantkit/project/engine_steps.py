@@ -71,14 +71,8 @@ def engine_steps(
     if reason is not None:
         return EngineStepResult()
     machine = machine_name(0)
-    built: list[StepOutcome] = []
-    for name in engine_names(settings):
-        try:
-            built.append(engine_step(steps, name, table, model, machine))
-        except (BackendError, TableError) as error:
-            steps.notes.append(f"the {name} engine was not built: {error.summary}")
-    if tuned is not None:
-        built.append(tuned)
+    made = [engine_step(steps, name, table, model, machine) for name in engine_names(settings)]
+    built = [outcome for outcome in (*made, tuned) if outcome is not None]
     there = [path for outcome in built for path in sorted(outcome.folder.iterdir())]
     own = (SPEED, f"{steps.plan.stem}.tuned.onnx")
     files = tuple(path for path in there if ".engine" in path.name or path.name in own)
@@ -90,8 +84,11 @@ def engine_steps(
     return EngineStepResult(engines, files, read_bench(timed.file(BENCH)), digest)
 
 
-def engine_step(steps: RunSteps, name: str, table: StepOutcome | None, model: StepOutcome, machine: str) -> StepOutcome:
-    """Build one engine. The timing cache stays among the steps for the next engine."""
+def engine_step(
+    steps: RunSteps, name: str, table: StepOutcome | None, model: StepOutcome, machine: str
+) -> StepOutcome | None:
+    """Build one engine; None, and a note, if that is not possible. The timing cache stays among the steps for the next
+    engine."""
     from quantkit.engines.build import build
 
     plan = steps.plan
@@ -112,7 +109,8 @@ def engine_step(steps: RunSteps, name: str, table: StepOutcome | None, model: St
 
     about = {"machine": machine, "options": options.document(), "shapes": list(options.shapes)}
     of = {"model": model.digest if name == QDQ_ENGINE else plan.model.sha256, "table": scales and scales.digest}
-    return steps.execute(engine_step_name(name), about | of, work)
+    failure = f"the {name} engine was not built"
+    return steps.attempt(engine_step_name(name), about | of, work, failure, (BackendError, TableError))
 
 
 def engine_options(plan: RunPlan, name: str) -> BuildOptions:

@@ -39,11 +39,8 @@ def layers_step(steps: RunSteps, model: StepOutcome) -> StepOutcome | None:
         return ()
 
     known = data.identity
-    try:
-        return steps.execute(STEP, known and {"model": plan.model.sha256, "Q/DQ": model.digest, "data": known}, work)
-    except ModelError as error:
-        steps.notes.append(f"layers were not measured: {error.summary}")
-        return None
+    inputs = known and {"model": plan.model.sha256, "Q/DQ": model.digest, "data": known}
+    return steps.attempt(STEP, inputs, work, "layers were not measured", ModelError)
 
 
 MEASURED = DocumentType[Sensitivity](

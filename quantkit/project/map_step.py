@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from quantkit.errors import Interrupted, QuantkitError
 from quantkit.mapping.layout import has_layout
 from quantkit.mapping.network_map import network_map
 from quantkit.mapping.options import MapOptions
@@ -65,10 +64,4 @@ def map_step(steps: RunSteps, of: MapSourceSteps) -> StepOutcome | None:
         "compiled": of.compiled and of.compiled.digest,
         "engines": of.engines.digest,
     }
-    try:
-        return steps.execute("map", inputs, work)
-    except Interrupted:
-        raise
-    except QuantkitError as error:
-        steps.notes.append(f"no map was drawn: {error.summary}")
-        return None
+    return steps.attempt("map", inputs, work, "no map was drawn")

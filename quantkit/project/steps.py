@@ -11,7 +11,7 @@ from typing import Any
 
 from quantkit.artifact import text_bytes
 from quantkit.document import DocumentType
-from quantkit.errors import QuantkitError
+from quantkit.errors import Interrupted, QuantkitError
 from quantkit.executors.work_folder import remove_shards
 from quantkit.graph import Model, load_model
 from quantkit.progress import PhaseProgress, PlannedStep, RunWatcher
@@ -91,3 +91,23 @@ class RunSteps:
         self.watcher.end(name, seconds, reused=outcome.reused)
         self.notes += NOTES.read(outcome.file(SAID))
         return outcome
+
+    def attempt(
+        self,
+        name: str,
+        inputs: Mapping[str, Any] | None,
+        work: Callable[[Path], tuple[str, ...]],
+        failure: str,
+        kinds: type[QuantkitError] | tuple[type[QuantkitError], ...] = QuantkitError,
+    ) -> StepOutcome | None:
+        """Execute a step that a run can do without: None, and a note that begins with `failure`, if it fails.
+
+        kinds: errors that become a note; others, and Interrupted, are raised.
+        """
+        try:
+            return self.execute(name, inputs, work)
+        except Interrupted:
+            raise
+        except kinds as error:
+            self.notes.append(f"{failure}: {error.summary}")
+            return None

@@ -14,7 +14,6 @@ from tempfile import TemporaryDirectory
 from quantkit.artifact import text_bytes
 from quantkit.engines.bench import explain_no_gpu
 from quantkit.engines.bench_builds import machine_name
-from quantkit.errors import Interrupted, QuantkitError
 from quantkit.project.inputs import RunPlan
 from quantkit.project.model_step import quantizes_with_data
 from quantkit.project.settings import Settings
@@ -62,13 +61,7 @@ def tune_step(steps: RunSteps, statistics: StepOutcome) -> StepOutcome | None:
     about = {"model": plan.model.sha256, "statistics": statistics.digest, "machine": machine_name(0)}
     inputs = about | {"batches": options.batches, "minutes": options.minutes, "level": options.level,
         "shapes": options.shapes, "rule": settings.rule or DEFAULT_RULE, "options": chosen}  # fmt: skip
-    try:
-        return steps.execute("tune", inputs, work)
-    except Interrupted:
-        raise
-    except QuantkitError as error:
-        steps.notes.append(f"the engine was not tuned by time: {error.summary}")
-        return None
+    return steps.attempt("tune", inputs, work, "the engine was not tuned by time")
 
 
 def speed_options(plan: RunPlan) -> SpeedOptions:

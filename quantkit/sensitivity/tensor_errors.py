@@ -54,6 +54,15 @@ class QuantizedActivation:
     rule: str
 
 
+@dataclass(frozen=True, slots=True)
+class SquaredErrors:
+    """Means over a tensor's values. signal: of squares. error: of squared errors. best: those of the best scale."""
+
+    signal: float
+    error: float
+    best: float
+
+
 def estimate_activation_error(tensor: QuantizedActivation, histogram: Histogram) -> TensorError:
     """Return the error of an activation, estimated from its histogram."""
     assert tensor.grid.scale is not None
@@ -67,18 +76,7 @@ def estimate_activation_error(tensor: QuantizedActivation, histogram: Histogram)
     levels = int((used == 0).sum()) + sum(int(((used > 0) & (used <= side)).sum()) for side in sides)
     signal, error = mean_square(histogram), squared_error(histogram, scale * LEVELS)
     best = min(error, squared_error(histogram, least_error_threshold(histogram)))
-    return TensorError(
-        name=tensor.name,
-        node=tensor.node,
-        weight=False,
-        scale=scale,
-        rule=tensor.rule,
-        sqnr_db=noise_decibels(noise_share(error, signal)),
-        clipped=float((places > scale * LEVELS).mean(axis=1) @ counts) / max(histogram.elements, 1),
-        levels=levels,
-        best_db=noise_decibels(noise_share(best, signal)),
-        estimated=True,
-    )
+    return estimated_error(tensor, histogram, SquaredErrors(signal, error, best), levels)
 
 
 def estimate_fp8_activation(tensor: QuantizedActivation, histogram: Histogram, scale: float) -> TensorError:
@@ -88,16 +86,27 @@ def estimate_fp8_activation(tensor: QuantizedActivation, histogram: Histogram, s
     signal = mean_square(histogram)
     used = used_codes(places[counts > 0].astype(np.float32), tensor.grid)
     signs = sum(end > 0 for end in (histogram.maximum, -histogram.minimum))
+    return estimated_error(tensor, histogram, SquaredErrors(signal, error, best), int(used.sum()) * max(signs, 1))
+
+
+def estimated_error(
+    tensor: QuantizedActivation, histogram: Histogram, squares: SquaredErrors, levels: int
+) -> TensorError:
+    """Return the error of an activation that was estimated from its histogram. levels: that values take."""
+    assert tensor.grid.scale is not None
+    scale = float(tensor.grid.scale.max())
+    most = scale * (E4M3_LARGEST if tensor.grid.is_fp8 else LEVELS)
+    beyond = (places_in(histogram) > most).mean(axis=1) @ histogram.counts
     return TensorError(
         name=tensor.name,
         node=tensor.node,
         weight=False,
         scale=scale,
         rule=tensor.rule,
-        sqnr_db=noise_decibels(noise_share(error, signal)),
-        clipped=float((places > scale * E4M3_LARGEST).mean(axis=1) @ counts) / max(histogram.elements, 1),
-        levels=int(used.sum()) * max(signs, 1),
-        best_db=noise_decibels(noise_share(best, signal)),
+        sqnr_db=noise_decibels(noise_share(squares.error, squares.signal)),
+        clipped=float(beyond) / max(histogram.elements, 1),
+        levels=levels,
+        best_db=noise_decibels(noise_share(squares.best, squares.signal)),
         estimated=True,
     )
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from quantkit.backends.session import Session
+    from typing_extensions import Unpack
+
+    from quantkit.backends.session import Session, SessionFields
     from quantkit.graph.model import Model
 
 
@@ -30,29 +32,11 @@ class OnnxRuntimeBackend:
 
         return str(onnxruntime.__version__)
 
-    def open_session(
-        self,
-        model: Model,
-        tensors: Sequence[str],
-        *,
-        provider: str = "cpu",
-        threads: int = 1,
-        fixed_shapes: bool = False,
-        any_type: bool = False,
-        once: bool = False,
-    ) -> Session:
-        """Open a network; see `quantkit.backends.session.SessionOpener`. ModelError, BackendError."""
+    def open_session(self, model: Model, tensors: Sequence[str], **options: Unpack[SessionFields]) -> Session:
+        """Open a network; see `quantkit.backends.session.SessionFields`. ModelError, BackendError."""
         from quantkit.backends.onnxruntime.inference import OnnxRuntimeSession
 
-        return OnnxRuntimeSession(
-            model,
-            tensors,
-            provider=provider,
-            threads=threads,
-            fixed_shapes=fixed_shapes,
-            any_type=any_type,
-            once=once,
-        )
+        return OnnxRuntimeSession(model, tensors, **options)
 
 
 BACKEND = OnnxRuntimeBackend()
