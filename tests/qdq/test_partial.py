@@ -141,7 +141,7 @@ def ranked(left: dict[str, str]) -> LayerRanking:
 
 def test_a_blocks_end_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = ranked({})
-    monkeypatch.setattr("quantkit.output_noise.BLOCK", 1)
+    monkeypatch.setattr("quantkit.output_noise.reference_blocks.BLOCK", 1)
     assert ranked({}) == whole
 
 

@@ -11,12 +11,11 @@ import onnx
 import pytest
 from onnx import helper
 
-from quantkit import output_noise
 from quantkit.data import DataOptions, Feed, open_data
 from quantkit.data.feed import Portion
 from quantkit.errors import DataError
 from quantkit.graph import Model, load_model
-from quantkit.output_noise import EnergySums, NoiseCandidate, NoiseMeter
+from quantkit.output_noise import EnergySums, NoiseCandidate, NoiseMeter, reference_blocks
 from quantkit.preprocess import Preprocess
 from tests.support.networks import network
 
@@ -62,11 +61,11 @@ def test_nan_of_one_is_infinite_noise() -> None:
         assert sums.ratio(["y"]) == math.inf
 
 
-@pytest.mark.parametrize(("kept", "runs"), [(output_noise.KEPT, 1), (0, 3)])
+@pytest.mark.parametrize(("kept", "runs"), [(reference_blocks.KEPT, 1), (0, 3)])
 def test_the_reference_runs_once_where_its_answers_are_small(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int, runs: int
 ) -> None:
-    monkeypatch.setattr(output_noise, "KEPT", kept)
+    monkeypatch.setattr(reference_blocks, "KEPT", kept)
     reference, other = shifted(tmp_path, "a.onnx", [math.nan, 0, 0]), shifted(tmp_path, "b.onnx", [math.nan, 0.1, 0])
     feed, _ = open_data(folder_of_x(tmp_path), reference.inputs, Preprocess(), DataOptions())
     meter = NoiseMeter(reference, feed)
