@@ -167,7 +167,8 @@ def subject_from_scales(
     }
     quantized = replace(network, proto=made.proto, sha256="")
     variants = PartialQuantization(quantized)
-    return SensitivitySubject(source, quantized, variants, scales.source, reasons, scales, rule, (), record)
+    notes = options.types.describe_kept(network, made.left)
+    return SensitivitySubject(source, quantized, variants, scales.source, reasons, scales, rule, notes, record)
 
 
 def subject_from_qdq(source: Model, against: AnyModel) -> SensitivitySubject:

@@ -182,6 +182,7 @@ def test_a_network_that_has_one_type_is_called_so_and_names_what_could_not_have_
     assert kept in both.notes
     assert set(both.types.values()) == set(QuantizedType)
     assert kept not in quantized(fp8=("stem/conv", "head/conv"), exclude="stem/conv").notes
+    assert kept in quantkit.layers("model.onnx", statistics=STATISTICS, fp8="stem/conv", rule="minmax").notes
 
 
 def test_evaluate_and_layers_know_both(place: Path) -> None:
