@@ -32,9 +32,10 @@ from quantkit.view import quoted
 
 if TYPE_CHECKING:
     from quantkit.tuning.options import TuneOptions
-    from quantkit.tuning.result import Trial, Tuning
+    from quantkit.tuning.result import Tuning
     from quantkit.tuning.speed.candidate import SpeedCandidate
     from quantkit.tuning.speed.result import SpeedTuning
+    from quantkit.tuning.trial import Trial
 
 SHOWN = 10
 
@@ -130,7 +131,7 @@ def tune(
     """
     from quantkit.cli.terminal.progress import Spinner
     from quantkit.evaluation.json_document import evaluation_json
-    from quantkit.tuning.result import tuning_document
+    from quantkit.tuning.json_document import tuning_document
     from quantkit.tuning.tune import tune as run
 
     if own["objective"] == "accuracy":
@@ -262,7 +263,8 @@ def print_tuning(result: Tuning, html: Path | None) -> None:
 
 def candidate_row(trial: Trial, result: Tuning) -> tuple[str, ...]:
     """Return a row of the table of candidates."""
-    from quantkit.tuning.result import TrialStatus, two_decimals
+    from quantkit.tuning.result import two_decimals
+    from quantkit.tuning.trial import TrialStatus
 
     figure = trial.figure
     noise = "" if trial.proxy_db != trial.proxy_db else f"{trial.proxy_db:.1f}"

@@ -17,7 +17,8 @@ from quantkit.paths import given_path
 from quantkit.report.html import evaluation_page, sensitivity_page, tuning_page
 from quantkit.report.markdown import markdown_text
 from quantkit.sensitivity.result import Sensitivity, sensitivity_document
-from quantkit.tuning.result import Tuning, tuning_document
+from quantkit.tuning.json_document import tuning_document
+from quantkit.tuning.result import Tuning
 from quantkit.view import SavableDisplay
 
 

@@ -16,7 +16,8 @@ from quantkit.report.wording import (
     format_significant,
 )
 from quantkit.sensitivity.result import Sensitivity
-from quantkit.tuning.result import FrontPoint, Trial, Tuning
+from quantkit.tuning.result import FrontPoint, Tuning
+from quantkit.tuning.trial import Trial
 
 NARROW = 350.0
 LEAST = 1.0

@@ -33,7 +33,7 @@ from quantkit.sensitivity.layer_ranking import partial_candidate, rank_layers, r
 from quantkit.sensitivity.result import LayerError
 from quantkit.statistics import Statistics
 from quantkit.tuning.memoized_rule import memoized_rule
-from quantkit.tuning.result import RankingBasis, Recipe
+from quantkit.tuning.trial import RankingBasis, Recipe
 from quantkit.tuning.type_mix import LayerTypes, gain_on_the_other_half, leaders_of_adds, measure_layer_types
 from quantkit.values import QuantizedType
 

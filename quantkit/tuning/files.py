@@ -37,8 +37,9 @@ from quantkit.staging import staged_files, write_failure
 from quantkit.statistics import Statistics
 from quantkit.table import table_bytes
 from quantkit.tensorrt_version import target_version
+from quantkit.tuning.json_document import tuning_document
 from quantkit.tuning.options import TuneOptions
-from quantkit.tuning.result import Tuning, tuning_document
+from quantkit.tuning.result import Tuning
 from quantkit.values import NetworkType
 from quantkit.view import escape_controls
 

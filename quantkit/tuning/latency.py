@@ -23,13 +23,14 @@ from quantkit.tuning.candidates import CandidateFactory
 from quantkit.tuning.figure import Figure
 from quantkit.tuning.metric_trials import MetricTrials, loss_of
 from quantkit.tuning.options import TuneOptions
-from quantkit.tuning.result import FrontPoint, Recipe, Trial, TrialStatus, Tuning
+from quantkit.tuning.result import FrontPoint, Tuning
 from quantkit.tuning.search import SearchResult
 from quantkit.tuning.speed.candidate import EngineKind, SpeedCandidate, SpeedPlacement
 from quantkit.tuning.speed.engine_choice import Objective, choose_candidate, gaining_candidates, is_inside
 from quantkit.tuning.speed.lab import EngineLab, TensorrtLab
 from quantkit.tuning.speed.result import SpeedTuning
 from quantkit.tuning.speed.tune import search_speed
+from quantkit.tuning.trial import Recipe, Trial, TrialStatus
 
 if TYPE_CHECKING:
     import onnx

@@ -10,102 +10,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from enum import Enum
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from quantkit.evaluation.result import Evaluation
 from quantkit.metrics.registry import metric_title
 from quantkit.numerics import format_db
-from quantkit.qdq.placement import Policy
-from quantkit.repairs.registry import REPAIR_NAMES
 from quantkit.sensitivity.result import LayerError
 from quantkit.tuning.figure import Figure
 from quantkit.tuning.speed.candidate import EngineKind
 from quantkit.tuning.speed.result import SpeedTuning
+from quantkit.tuning.trial import RankingBasis, Trial, TrialStatus
 from quantkit.tuning.type_mix import LayerTypes
 from quantkit.values import NetworkType
 from quantkit.view import Block, Remarks, SavableDisplay, ViewTable, true_minus
 
-FORMAT = 1
 AGREEMENT = "agreement"
 """The metric used without labels: the fraction of samples on which a candidate predicts what the float network does."""
-
-
-class TrialStatus(Enum):
-    """How a trial ended."""
-
-    MET = "within the budget"
-    TOO_CLOSE = "too close to the budget"
-    """Within the budget, but not with a standard error to spare."""
-    OVER = "over the budget"
-    SKIPPED = "not evaluated"
-    """The proxy gave no reason to evaluate it."""
-    NO_EVALUATION_LEFT = "not evaluated: no evaluations left"
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """One configuration of quantization.
-
-    kept: nodes that stay float in addition to those that the caller excluded, worst first. policy: None for the
-    caller's. fp8: nodes that are FP8 while the others are INT8, those that save most first.
-    """
-
-    rule: str
-    repairs: tuple[str, ...] = ()
-    kept: tuple[str, ...] = ()
-    policy: Policy | None = None
-    fp8: tuple[str, ...] = ()
-
-    def keeping(self, nodes: Sequence[str]) -> Recipe:
-        """Return the recipe with these nodes in float, and no others; they are not FP8 then."""
-        return replace(self, kept=tuple(nodes), fp8=tuple(node for node in self.fp8 if node not in nodes))
-
-    def text(self) -> str:
-        """Return for example `mse, bias, 2 FP8, 3 float`."""
-        fp8 = f"{len(self.fp8)} FP8" if self.fp8 else ""
-        kept = f"{len(self.kept)} float" if self.kept else ""
-        parts = [self.rule, self.repairs_text(), fp8, kept, f"policy {self.policy.value}" if self.policy else ""]
-        return ", ".join(part for part in parts if part)
-
-    def repairs_text(self) -> str:
-        """Return for example `round+bias`, `all repairs`, or an empty text."""
-        return "all repairs" if set(self.repairs) == set(REPAIR_NAMES) else "+".join(self.repairs)
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """One configuration that was considered.
-
-    step: the step of the search that proposed it. why: the reason for trying it. status: how it ended. proxy_db: SQNR
-    of the outputs on a few calibration samples; nan if it was not measured. figure: on the tuning part; None if it was
-    not evaluated. floats: fraction of the weights that stay float because of `kept`. detail: more about the status.
-    """
-
-    recipe: Recipe
-    step: str
-    why: str
-    status: TrialStatus
-    proxy_db: float = math.nan
-    figure: Figure | None = None
-    floats: float = 0.0
-    detail: str = ""
-
-    @property
-    def outcome(self) -> str:
-        """How the trial ended, in words."""
-        return f"{self.status.value}: {self.detail}" if self.detail else self.status.value
-
-
-@dataclass(frozen=True, slots=True)
-class RankingBasis:
-    """The basis of a layer ranking: the recipe, the SQNR of its outputs in dB, and the number of samples for both."""
-
-    recipe: Recipe
-    db: float
-    samples: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,86 +232,3 @@ def trial_cells(trial: Trial) -> tuple[str, ...]:
         "" if figure is None or math.isnan(figure.low) else f"{two_decimals(figure.low)} … {two_decimals(figure.high)}",
         trial.outcome,
     )
-
-
-def tuning_document(tuning: Tuning, report: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the result as JSON values, with null for figures that are infinite or were not measured.
-
-    report: the JSON document of the evaluation on the held-out part.
-    """
-    made = {
-        "format": FORMAT,
-        "model": tuning.model,
-        "metric": tuning.metric,
-        "max_drop": tuning.max_drop,
-        "within_budget": tuning.within_budget and not tuning.report.doubts,
-        "held_on_tuning_part": tuning.held,
-        "verdict": tuning.verdict,
-        "samples": {"tuning": tuning.samples[0], "holdout": tuning.samples[1]},
-        "layers": tuning.layers,
-        "type": tuning.type.value,
-        "types": dict(tuning.types),
-        "type_counts": dict(zip(("int8", "fp8", "float"), tuning.type_counts, strict=True)),
-        "layer_types": [layer.document for layer in tuning.layer_types],
-        "evaluations": tuning.evaluations,
-        "reference": tuning.reference,
-        "chosen": trial_document(tuning.chosen),
-        "untuned": asdict(tuning.untuned),
-        "tuned": asdict(tuning.tuned),
-        "trials": [trial_document(trial) for trial in tuning.trials],
-        "ranking": [asdict(layer) for layer in tuning.ranking],
-        "rules": dict(tuning.rules),
-        "ranked_on": None if tuning.ranked is None else ranking_basis_document(tuning.ranked),
-        "excluded": list(tuning.excluded),
-        "machine": tuning.machine,
-        "front": [asdict(point) for point in tuning.front],
-        "speed": None if tuning.speed is None else tuning.speed.document(),
-        "deploy": dict(tuning.deployment),
-        "holdout": report,
-        "notes": list(tuning.notes),
-        "provenance": dict(tuning.provenance),
-        "seconds": round(tuning.seconds, 3),
-        "files": [path.name for path in tuning.files],
-    }
-    return {key: without_infinities(value) for key, value in made.items()}
-
-
-def ranking_basis_document(found: RankingBasis) -> dict[str, Any]:
-    """Return the basis of the ranking as JSON values."""
-    recipe = found.recipe
-    return {
-        "rule": recipe.rule,
-        "repairs": list(recipe.repairs),
-        "proxy_db": found.db,
-        "samples": found.samples,
-    }
-
-
-def trial_document(trial: Trial) -> dict[str, Any]:
-    """Return a trial as JSON values."""
-    return {
-        "step": trial.step,
-        "why": trial.why,
-        "outcome": trial.outcome,
-        "rule": trial.recipe.rule,
-        "repairs": list(trial.recipe.repairs),
-        "kept": list(trial.recipe.kept),
-        "fp8": list(trial.recipe.fp8),
-        "policy": trial.recipe.policy.value if trial.recipe.policy else None,
-        "weights_in_float": trial.floats,
-        "proxy_db": trial.proxy_db,
-        "metric": trial.figure.metric if trial.figure else None,
-        "drop": trial.figure.drop if trial.figure else None,
-        "interval": [trial.figure.low, trial.figure.high] if trial.figure else None,
-    }
-
-
-def without_infinities(value: Any) -> Any:
-    """Return the JSON value with null in place of numbers that are not finite."""
-    if isinstance(value, Mapping):
-        return {key: without_infinities(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [without_infinities(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

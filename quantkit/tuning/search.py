@@ -24,7 +24,7 @@ from quantkit.sensitivity.result import LayerError
 from quantkit.tuning.candidates import CandidateFactory
 from quantkit.tuning.figure import Figure
 from quantkit.tuning.metric_trials import MetricTrials, loss_of
-from quantkit.tuning.result import RankingBasis, Recipe, Trial, TrialStatus
+from quantkit.tuning.trial import RankingBasis, Recipe, Trial, TrialStatus
 from quantkit.tuning.type_mix import LayerTypes, mixes_of
 
 BETTER = 0.2

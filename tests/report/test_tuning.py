@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quantkit.report.html import tuning_page
-from quantkit.tuning.result import Figure, FrontPoint, RankingBasis, Recipe, Trial, TrialStatus, Tuning
+from quantkit.tuning.result import Figure, FrontPoint, Tuning
+from quantkit.tuning.trial import RankingBasis, Recipe, Trial, TrialStatus
 from tests.report.test_html import SVG, sound
 from tests.support.reports import EVALUATIONS, NUMBERS, SENSITIVITIES, TEXTS, candidate, evaluation, layer
 

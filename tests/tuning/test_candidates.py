@@ -12,7 +12,7 @@ from quantkit.data import DataOptions
 from quantkit.graph import load_model
 from quantkit.preprocess import Preprocess
 from quantkit.tuning.candidates import CandidateFactory, TuningSource
-from quantkit.tuning.result import Recipe
+from quantkit.tuning.trial import Recipe
 from tests.support.qdq import model_of, noise
 
 BRANCHES = (

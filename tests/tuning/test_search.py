@@ -26,6 +26,7 @@ from quantkit.rules.mse import Mse
 from quantkit.sensitivity.result import LayerError
 from quantkit.tuning import metric_trials as judging
 from quantkit.tuning import pareto_front as front
+from quantkit.tuning.json_document import tuning_document
 from quantkit.tuning.memoized_rule import MemoizedRule
 from quantkit.tuning.metric_trials import (
     MetricTrials,
@@ -37,18 +38,9 @@ from quantkit.tuning.metric_trials import (
     standard_error,
 )
 from quantkit.tuning.options import TuneOptions
-from quantkit.tuning.result import (
-    Figure,
-    FrontPoint,
-    RankingBasis,
-    Recipe,
-    Trial,
-    TrialStatus,
-    Tuning,
-    trial_cells,
-    tuning_document,
-)
+from quantkit.tuning.result import Figure, FrontPoint, Tuning, trial_cells
 from quantkit.tuning.search import Search, SearchLimits
+from quantkit.tuning.trial import RankingBasis, Recipe, Trial, TrialStatus
 from quantkit.tuning.type_mix import LayerTypes
 from quantkit.values import QuantizedType
 from tests.support.qdq import model_of, noise

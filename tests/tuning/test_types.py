@@ -26,8 +26,9 @@ from quantkit.tuning import tune as tuning
 from quantkit.tuning.candidates import TuningSource
 from quantkit.tuning.figure import Figure
 from quantkit.tuning.options import RULES, TuneOptions
-from quantkit.tuning.result import Recipe, Trial, TrialStatus, Tuning
+from quantkit.tuning.result import Tuning
 from quantkit.tuning.search import least_loss
+from quantkit.tuning.trial import Recipe, Trial, TrialStatus
 from quantkit.tuning.tune import tune
 from quantkit.tuning.type_mix import LayerTypes, compare_types, gain_on_the_other_half, leaders_of_adds, mixes_of
 from quantkit.values import NetworkType, QuantizedType
