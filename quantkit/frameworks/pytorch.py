@@ -13,13 +13,14 @@ import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn, TypedDict
+from typing import Any, NoReturn
 
 import numpy as np
 
 from quantkit.errors import BackendError, ModelError, UsageError, first_line
 from quantkit.extras import install_command
 from quantkit.frameworks.exported import Exported, Shape, example_input
+from quantkit.frameworks.options import ConversionFields, ConversionOptions
 from quantkit.frameworks.torch_exporters import (
     Exporter,
     ExportRequest,
@@ -29,7 +30,7 @@ from quantkit.frameworks.torch_exporters import (
     unfused_attention,
 )
 from quantkit.plugin import call_factory, load_plugin
-from quantkit.values import Array, Batch, check_number
+from quantkit.values import Array, Batch
 
 TRACED = 2
 """Batch size of the exported example: torch.export treats sizes 0 and 1 as constants."""
@@ -37,32 +38,21 @@ OPTION = "from-torch"
 
 
 @dataclass(frozen=True, slots=True)
-class TorchOptions:
+class TorchOptions(ConversionOptions):
     """How a module is converted.
 
-    opset: 13 … 20; None: 18, or 17 if PyTorch only has the TorchScript exporter. fixed_batch: None for a dynamic batch.
-    tolerance: largest accepted |difference|, as a fraction of the output's largest magnitude.
+    opset: 13 … 20; None: 18, or 17 if PyTorch only has the TorchScript exporter.
     """
 
-    opset: int | None = None
     exporter: Exporter | None = None
-    fixed_batch: int | None = None
     output_names: tuple[str, ...] = ()
-    tolerance: float = 1e-3
-
-    def __post_init__(self) -> None:
-        check_number("fixed_batch", self.fixed_batch, 1)
-        check_number("tolerance", self.tolerance, 0.0, 1e6, whole=False)
 
 
-class TorchFields(TypedDict, total=False):
+class TorchFields(ConversionFields, total=False):
     """The keywords of `from_torch` that are fields of `TorchOptions`."""
 
-    opset: int | None
     exporter: Exporter | str | None
-    fixed_batch: int | None
     output_names: str | Sequence[str]
-    tolerance: float
 
 
 def load_torch(text: str) -> tuple[Any, Any]:

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 
 from quantkit.errors import ModelError, UsageError, first_line
 from quantkit.frameworks import layout
 from quantkit.frameworks.exported import Exported, Shape, example_input
+from quantkit.frameworks.options import ConversionFields, ConversionOptions
 from quantkit.frameworks.silence import silence
 from quantkit.frameworks.tf2onnx import (
     ConversionSource,
@@ -26,7 +27,7 @@ from quantkit.frameworks.tf2onnx import (
 )
 from quantkit.paths import exists, is_folder
 from quantkit.regular_file import refuse_irregular
-from quantkit.values import Array, Batch, check_number
+from quantkit.values import Array, Batch
 
 KERAS = (".keras", ".h5", ".hdf5")
 SIGNATURE = "serving_default"
@@ -35,32 +36,21 @@ OpenShape = tuple[int | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class TfOptions:
+class TfOptions(ConversionOptions):
     """How a TensorFlow model is converted.
 
     opset: 13 … 18, default 17. signature: of a SavedModel. inputs_as_nchw: channels of image inputs become first.
-    fixed_batch, tolerance: as for PyTorch.
     """
 
-    opset: int | None = None
-    fixed_batch: int | None = None
     signature: str | None = None
     inputs_as_nchw: bool = False
-    tolerance: float = 1e-3
-
-    def __post_init__(self) -> None:
-        check_number("fixed_batch", self.fixed_batch, 1)
-        check_number("tolerance", self.tolerance, 0.0, 1e6, whole=False)
 
 
-class TfFields(TypedDict, total=False):
+class TfFields(ConversionFields, total=False):
     """The keywords of `from_tf` that are fields of `TfOptions`."""
 
-    opset: int | None
-    fixed_batch: int | None
     signature: str | None
     inputs_as_nchw: bool
-    tolerance: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,14 @@ import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 
 from quantkit.errors import ModelError
 from quantkit.frameworks import layout
 from quantkit.frameworks.exported import Exported
+from quantkit.frameworks.options import ConversionFields, ConversionOptions
 from quantkit.frameworks.silence import silence
 from quantkit.frameworks.tf2onnx import (
     ConversionSource,
@@ -28,7 +29,7 @@ from quantkit.frameworks.tf2onnx import (
     require_tensorflow,
 )
 from quantkit.frameworks.tflite_file import read_tflite, tflite_contents
-from quantkit.values import Array, Batch, check_number
+from quantkit.values import Array, Batch
 
 DTYPES = {"FLOAT32": "float32", "FLOAT16": "float16", "INT32": "int32", "INT64": "int64", "BOOL": "bool"}
 MISSING = "the TFLite interpreter is not installed: pip install ai-edge-litert"
@@ -37,28 +38,18 @@ ROUNDING = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class TfliteOptions:
+class TfliteOptions(ConversionOptions):
     """How a TFLite model is converted: as a TensorFlow model. dequantize: convert a quantized model to float."""
 
-    opset: int | None = None
-    fixed_batch: int | None = None
     inputs_as_nchw: bool = False
     dequantize: bool = False
-    tolerance: float = 1e-3
-
-    def __post_init__(self) -> None:
-        check_number("fixed_batch", self.fixed_batch, 1)
-        check_number("tolerance", self.tolerance, 0.0, 1e6, whole=False)
 
 
-class TfliteFields(TypedDict, total=False):
+class TfliteFields(ConversionFields, total=False):
     """The keywords of `from_tflite` that are fields of `TfliteOptions`."""
 
-    opset: int | None
-    fixed_batch: int | None
     inputs_as_nchw: bool
     dequantize: bool
-    tolerance: float
 
 
 def export_tflite(path: Path, options: TfliteOptions, folder: Path) -> Exported:

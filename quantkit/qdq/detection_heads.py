@@ -88,10 +88,10 @@ def joins_weighted(wires: GraphIndex, node: onnx.NodeProto) -> bool:
     """Return whether a node concatenates results of different weighted operators, or selects one by another."""
     if node.op_type not in BOX_SELECTING | {"Concat", "Gather", "GatherElements", "GatherND"}:
         return False
-    return len({weighted_source(wires, name) for name in node.input} - {None}) > 1
+    return len({first_weighted_before(wires, name) for name in node.input} - {None}) > 1
 
 
-def weighted_source(wires: GraphIndex, tensor: str) -> int | None:
+def first_weighted_before(wires: GraphIndex, tensor: str) -> int | None:
     """Return the first weighted operator that a tensor comes from, along first inputs first; None if there is none."""
     waiting, seen = [tensor], set[int]()
     while waiting:
@@ -123,7 +123,7 @@ def decoding_evidence(wires: GraphIndex, node: onnx.NodeProto, amax: Mapping[str
 
 def joins_scores(wires: GraphIndex, node: onnx.NodeProto) -> bool:
     """Return whether some results of weighted operators that a Concat joins end in a Sigmoid or Softmax, others not."""
-    computed = [name for name in node.input if weighted_source(wires, name) is not None]
+    computed = [name for name in node.input if first_weighted_before(wires, name) is not None]
     return len({maker_before_moves(wires, name) in SCORING for name in computed}) > 1
 
 

@@ -74,7 +74,7 @@ def divide_as(plain: Model, divided: Model) -> Model:
     found = []
     for number, node in enumerate(qdq.nodes):
         parts = next(k for k in count() if part_name(node_name(node), k) not in names)
-        if parts < 2 or not is_product(node) or not has_plain_bias(qdq, node):
+        if parts < 2 or not is_gemm_or_matmul(node) or not has_plain_bias(qdq, node):
             continue
         weight, axis = qdq.weights.get(node.input[1]), scale_axis(node, 1, 2)
         if weight is not None and len(weight.dims) == 2 and axis is not None and weight.dims[axis] % parts == 0:
@@ -98,7 +98,7 @@ def with_parts(model: Model, qdq: QdqGraph, found: list[FusedProduct]) -> onnx.M
 def fused_product(qdq: QdqGraph, number: int) -> FusedProduct | None:
     """Return the product at a node, if it is one that can be divided."""
     node = qdq.nodes[number]
-    if not is_product(node) or not qdq.dequantizes(node.input[1]) or not has_plain_bias(qdq, node):
+    if not is_gemm_or_matmul(node) or not qdq.dequantizes(node.input[1]) or not has_plain_bias(qdq, node):
         return None
     chain = [qdq.qdq_nodes[node.input[1]]]
     if (before := qdq.quantizer(node.input[1])) is not None:
@@ -116,7 +116,7 @@ def fused_product(qdq: QdqGraph, number: int) -> FusedProduct | None:
     return FusedProduct(number, chain[-1].data, tuple(chain), axis, parts)
 
 
-def is_product(node: onnx.NodeProto) -> bool:
+def is_gemm_or_matmul(node: onnx.NodeProto) -> bool:
     """Return whether a node is a Gemm or a MatMul of ONNX."""
     return node.op_type in PRODUCTS and node.domain in ONNX_DOMAINS
 

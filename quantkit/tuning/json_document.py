@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from quantkit.artifact import nulls_for_nonfinite
 from quantkit.tuning.result import Tuning
 from quantkit.tuning.trial import RankingBasis, Trial
 
@@ -52,7 +52,7 @@ def tuning_document(tuning: Tuning, report: Mapping[str, Any]) -> dict[str, Any]
         "seconds": round(tuning.seconds, 3),
         "files": [path.name for path in tuning.files],
     }
-    return {key: without_infinities(value) for key, value in made.items()}
+    return {key: nulls_for_nonfinite(value) for key, value in made.items()}
 
 
 def ranking_basis_document(found: RankingBasis) -> dict[str, Any]:
@@ -83,14 +83,3 @@ def trial_document(trial: Trial) -> dict[str, Any]:
         "drop": trial.figure.drop if trial.figure else None,
         "interval": [trial.figure.low, trial.figure.high] if trial.figure else None,
     }
-
-
-def without_infinities(value: Any) -> Any:
-    """Return the JSON value with null in place of numbers that are not finite."""
-    if isinstance(value, Mapping):
-        return {key: without_infinities(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [without_infinities(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -8,12 +8,12 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any, Protocol, TypeVar
 
 from quantkit.data.data_file import DataFile
 from quantkit.data.declared_labels import DeclaredLabels
 from quantkit.data.pictures.arrow_blocks import ArrowBlocks
+from quantkit.data.pictures.joined_files import JoinedFiles
 from quantkit.data.pictures.parquet_blocks import ParquetBlocks
 from quantkit.data.pictures.table_columns import TableColumns, choose_label, columns_of
 from quantkit.data.pictures.tar_samples import chosen_stamps
@@ -101,8 +101,8 @@ class TableRows:
     def __init__(self, files: Sequence[DataFile], source: str) -> None:
         self._files, self._source = files, source
         self._facts = [table_facts(file) for file in files]
-        self._ends = list(accumulate(facts.rows for facts in self._facts))
-        self.count = self._ends[-1] if self._ends else 0
+        self._joined = JoinedFiles.of(facts.rows for facts in self._facts)
+        self.count = self._joined.count
         self._open: tuple[int, TableBlocks] | None = None
         self._kept: OrderedDict[tuple[int, int], Any] = OrderedDict()
         self._lock = threading.Lock()
@@ -119,12 +119,12 @@ class TableRows:
 
     def name(self, index: int) -> str:
         """Return file and row: `train-00000-of-00002.parquet[17]`."""
-        file, row = self._place(index)
+        file, row = self._joined.place(index)
         return f"{self._files[file].name}[{row}]"
 
     def picture(self, index: int) -> bytes:
         """Return the bytes in a row. UnreadableError where it has none; DataError."""
-        number, row = self._place(index)
+        number, row = self._joined.place(index)
         file, facts = self._files[number], self._facts[number]
         block = bisect.bisect_right(facts.ends, row)
         with self._lock:
@@ -139,7 +139,7 @@ class TableRows:
 
     def version(self, index: int) -> bytes | None:
         """Return the sha256 of the version of the file and the row; None if its store names no version."""
-        file, row = self._place(index)
+        file, row = self._joined.place(index)
         return self._files[file].identify(str(row))
 
     def stamps(self, indices: Sequence[int]) -> tuple[FileStamp, ...]:
@@ -167,7 +167,7 @@ class TableRows:
         ordered, values, every = sorted(indices), list[Any](), set[str]()
         for number in range(len(self._files)):
             found = self._label_values(number, column)
-            first, last = self._ends[number] - len(found), self._ends[number]
+            first, last = self._joined.start(number), self._joined.ends[number]
             at, stop = (bisect.bisect_left(ordered, place) for place in (first, last))
             values += [found[index - first] for index in ordered[at:stop]]
             every.update(value for value in found if isinstance(value, str))
@@ -208,7 +208,3 @@ class TableRows:
             while len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
         return found
-
-    def _place(self, index: int) -> tuple[int, int]:
-        file = bisect.bisect_right(self._ends, index)
-        return file, index - (self._ends[file - 1] if file else 0)

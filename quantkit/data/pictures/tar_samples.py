@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import bisect
 import hashlib
 from collections.abc import Sequence
-from itertools import accumulate
 
 from quantkit.data.data_file import DataFile
 from quantkit.data.declared_labels import DeclaredLabels
 from quantkit.data.pictures.extents import ExtentReader
 from quantkit.data.pictures.image_objects import known_stamps
+from quantkit.data.pictures.joined_files import JoinedFiles
 from quantkit.data.pictures.name_classes import labels_in_names
 from quantkit.data.pictures.tar_index import TarSample, index_tar
 from quantkit.errors import DataError, UnreadableError
@@ -27,8 +26,8 @@ class TarSamples:
         found = [index_tar(file) for file in files]
         self._files, self._source = files, source
         self._samples = [index.samples for index in found]
-        self._ends = list(accumulate(map(len, self._samples)))
-        self.count = self._ends[-1] if self._ends else 0
+        self._joined = JoinedFiles.of(map(len, self._samples))
+        self.count = self._joined.count
         unended = [file.name for file, index in zip(files, found, strict=True) if not index.ended]
         self.notes: tuple[str, ...] = ()
         if unended:
@@ -39,17 +38,17 @@ class TarSamples:
     def plan(self, indices: Sequence[int]) -> None:
         """Prepare reading these pictures, in this order."""
         if any(file.is_remote for file in self._files):
-            extents = [(self._place(i)[0], self._at(i).start, self._at(i).stop) for i in indices]
+            extents = [(self._joined.place(i)[0], self._at(i).start, self._at(i).stop) for i in indices]
             numbers = {index: number for number, index in enumerate(indices)}
             self._reader = numbers, ExtentReader(self._files, extents)
 
     def name(self, index: int) -> str:
         """Return archive and member: `train-000.tar/n01/0001.jpg`."""
-        return f"{self._files[self._place(index)[0]].name}/{self._at(index).name}"
+        return f"{self._files[self._joined.place(index)[0]].name}/{self._at(index).name}"
 
     def picture(self, index: int) -> bytes:
         """Return the bytes of a member. UnreadableError where it is too large for an image; DataError."""
-        sample, file = self._at(index), self._files[self._place(index)[0]]
+        sample, file = self._at(index), self._files[self._joined.place(index)[0]]
         if sample.stop - sample.start > LARGEST_FILE:
             raise UnreadableError(f"larger than {LARGEST_FILE / 2**20:g} MiB")
         if self._reader is not None and index in self._reader[0]:
@@ -58,7 +57,7 @@ class TarSamples:
 
     def version(self, index: int) -> bytes | None:
         """Return the sha256 of the version of the archive and the place in it; None if its store names no version."""
-        sample, file = self._at(index), self._files[self._place(index)[0]]
+        sample, file = self._at(index), self._files[self._joined.place(index)[0]]
         return file.identify(f"{sample.start}-{sample.stop}")
 
     def stamps(self, indices: Sequence[int]) -> tuple[FileStamp, ...]:
@@ -87,12 +86,8 @@ class TarSamples:
         if self._reader is not None:
             self._reader[1].close()
 
-    def _place(self, index: int) -> tuple[int, int]:
-        file = bisect.bisect_right(self._ends, index)
-        return file, index - (self._ends[file - 1] if file else 0)
-
     def _at(self, index: int) -> TarSample:
-        file, row = self._place(index)
+        file, row = self._joined.place(index)
         return self._samples[file][row]
 
 

@@ -8,11 +8,11 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from quantkit.data.data_file import DataFile
 from quantkit.data.declared_labels import DeclaredLabels
+from quantkit.data.pictures.joined_files import JoinedFiles
 from quantkit.data.pictures.name_classes import labels_in_names
 from quantkit.data.pictures.tar_samples import chosen_stamps
 from quantkit.data.pictures.video_index import index_video, open_container, words_of
@@ -36,8 +36,8 @@ class VideoFrames:
     def __init__(self, files: Sequence[DataFile], source: str, step: int) -> None:
         self._files, self._source, self._step = files, source, step
         self._index = [index_video(file) for file in files]
-        self._ends = list(accumulate(-(-found.frames // step) for found in self._index))
-        self.count = self._ends[-1] if self._ends else 0
+        self._joined = JoinedFiles.of(-(-found.frames // step) for found in self._index)
+        self.count = self._joined.count
         self._reader: tuple[int, FrameReader] | None = None
         self._kept: OrderedDict[int, Image.Image] = OrderedDict()
         self._wanted: frozenset[int] = frozenset()
@@ -98,8 +98,8 @@ class VideoFrames:
         self._reader = None
 
     def _place(self, index: int) -> tuple[int, int]:
-        file = bisect.bisect_right(self._ends, index)
-        return file, (index - (self._ends[file - 1] if file else 0)) * self._step
+        file, number = self._joined.place(index)
+        return file, number * self._step
 
 
 class FrameReader:
