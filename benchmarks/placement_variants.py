@@ -14,6 +14,9 @@ again. results/placement_variants.json was put together from such lines. Its `de
     convside      instead, the convolution's side          add-one        one pair at Adds that have two
     mul, gated, gates   of squeeze-and-excite: a pair on what the gate multiplies, for the Mul; for the pool as well, so
                         that the convolution writes INT8; on the gate too
+    readers-float       what reads depthwise convolutions reads floats, gates too; the base of all those around gates
+    hardswish-float     of these, a HardSwish, and the convolution before it
+    groups-float        grouped convolutions, but depthwise ones, in float
     dw-int8, dw-float   depthwise convolutions in INT8 everywhere, or nowhere
     expand-float, project-float, around-float, no-se   in float: the convolutions before depthwise ones; those behind
                         a gate; both; all three around a gate
@@ -39,8 +42,9 @@ import quantkit  # noqa: E402
 from quantkit.graph import load_model  # noqa: E402
 from quantkit.graph.index import GraphIndex  # noqa: E402
 from quantkit.graph.operators import ACTIVATIONS, SIGMOIDS, WEIGHTED  # noqa: E402
-from quantkit.qdq import insert  # noqa: E402
-from quantkit.qdq.gates import gate_nodes, is_global_pool  # noqa: E402
+from quantkit.qdq import insert, placement  # noqa: E402
+from quantkit.qdq.depthwise_readers import DepthwiseReaders, find_depthwise_readers  # noqa: E402
+from quantkit.qdq.gates import find_gates, gate_nodes, is_global_pool  # noqa: E402
 from quantkit.qdq.placement import Choices, Placement, place_pairs  # noqa: E402
 from quantkit.qdq.shared_scales import MOVING_READERS, AnyScales  # noqa: E402
 from quantkit.qdq.weighted_operators import DEPTHWISE, narrow_kind  # noqa: E402
@@ -99,7 +103,7 @@ def pair_once(wires: GraphIndex, inputs: Inputs) -> None:
 
 def gated(wires: GraphIndex) -> Iterator[tuple[int, int, list[int]]]:
     """Yield the Muls of gates, the place of what they multiply, and the pools that read the same tensor."""
-    weighted = gate_nodes(wires)
+    weighted = gate_nodes(find_gates(wires))
     for number, node in enumerate(wires.nodes):
         if node.op_type != "Mul" or len(wires.activations(number)) != 2 or wires.is_silu(node):
             continue
@@ -114,12 +118,10 @@ def weighted_before(wires: GraphIndex, tensor: str) -> int | None:
     """Return the operator with weights that makes a tensor, with an activation in between."""
     while (number := wires.makers.get(tensor)) is not None and wires.nodes[number].op_type not in WEIGHTED:
         node = wires.nodes[number]
-        if wires.is_silu(node):
-            tensor = next(name for name in node.input if getattr(wires.maker(name), "op_type", "") not in SIGMOIDS)
-        elif node.op_type in ACTIVATIONS:
-            tensor = node.input[0]
-        else:
+        before = wires.silu_input(node) or (node.input[0] if node.op_type in ACTIVATIONS else None)
+        if before is None:
             return None
+        tensor = before
     return number
 
 
@@ -133,6 +135,15 @@ def pair_gated(wires: GraphIndex, inputs: Inputs, *, pool: bool = True, gate: bo
                 inputs[maker] = (0, 1)
 
 
+def float_hardswish(wires: GraphIndex, inputs: Inputs) -> None:
+    """Let each HardSwish behind a depthwise convolution read floats, so that the convolution is float."""
+    for number in depthwise(wires):
+        for reader, node in wires.uses(wires.nodes[number].output[0]):
+            if node.op_type == "HardSwish":
+                inputs.pop(reader.number, None)
+                inputs.pop(number, None)
+
+
 def depthwise(wires: GraphIndex) -> list[int]:
     """Return the depthwise convolutions."""
     return [number for number in range(len(wires.nodes)) if narrow_kind(wires, number) == DEPTHWISE]
@@ -141,6 +152,14 @@ def depthwise(wires: GraphIndex) -> list[int]:
 def pair_depthwise(wires: GraphIndex, inputs: Inputs) -> None:
     """Give all depthwise convolutions pairs."""
     inputs.update(dict.fromkeys(depthwise(wires), (0, 1)))
+
+
+def float_groups(wires: GraphIndex, inputs: Inputs) -> None:
+    """Leave grouped convolutions that are not depthwise in float."""
+    for number, node in enumerate(wires.nodes):
+        groups = max((a.i for a in node.attribute if a.name == "group"), default=1)
+        if node.op_type == "Conv" and groups > 1 and narrow_kind(wires, number) != DEPTHWISE:
+            inputs.pop(number, None)
 
 
 def drop(*kinds: str) -> Rule:
@@ -178,10 +197,14 @@ def drop_gated_blocks(wires: GraphIndex, inputs: Inputs) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A variant: a rule on top of the default placement, and nodes that stay float."""
+    """A variant: a rule on top of the default placement, and nodes that stay float.
+
+    readers: whether what reads depthwise convolutions may read them behind pairs, as in the default for TensorRT 8.
+    """
 
     rule: Rule = keep
     exclude: tuple[str, ...] = ()
+    readers: bool = True
 
 
 VARIANTS = {
@@ -191,15 +214,18 @@ VARIANTS = {
     "convside": Variant(pair_convolution),
     "before": Variant(pair_before),
     "add-one": Variant(pair_once),
-    "mul": Variant(partial(pair_gated, pool=False)),
-    "gated": Variant(pair_gated),
-    "gates": Variant(partial(pair_gated, gate=True)),
-    "dw-int8": Variant(pair_depthwise),
-    "dw-float": Variant(drop("depthwise")),
-    "expand-float": Variant(drop("expand")),
-    "project-float": Variant(drop("project")),
-    "around-float": Variant(drop("expand", "project")),
-    "no-se": Variant(drop_gated_blocks),
+    "readers-float": Variant(readers=False),
+    "groups-float": Variant(float_groups),
+    "mul": Variant(partial(pair_gated, pool=False), readers=False),
+    "gated": Variant(pair_gated, readers=False),
+    "gates": Variant(partial(pair_gated, gate=True), readers=False),
+    "hardswish-float": Variant(float_hardswish),
+    "dw-int8": Variant(pair_depthwise, readers=False),
+    "dw-float": Variant(drop("depthwise"), readers=False),
+    "expand-float": Variant(drop("expand"), readers=False),
+    "project-float": Variant(drop("project"), readers=False),
+    "around-float": Variant(drop("expand", "project"), readers=False),
+    "no-se": Variant(drop_gated_blocks, readers=False),
     "attn": Variant(exclude=("/blocks/*/mlp/*", "/head/*")),
     "fc": Variant(exclude=("/blocks/*/attn/*", "/head/*")),
     "no-qkv": Variant(exclude=("/blocks/*/attn/qkv/*",)),
@@ -221,6 +247,8 @@ def write_variant(folder: Path, network: str, name: str) -> Path:
 
     target = folder / f"{network}.{name}.onnx"
     insert.place_pairs = place
+    if not variant.readers:
+        placement.find_depthwise_readers = lambda *_: DepthwiseReaders()
     try:
         quantkit.quantize(
             model, target, statistics=model.with_suffix(".stats.safetensors"), tensorrt_version=TENSORRT, force=True,
@@ -228,6 +256,7 @@ def write_variant(folder: Path, network: str, name: str) -> Path:
         )  # fmt: skip
     finally:
         insert.place_pairs = place_pairs
+        placement.find_depthwise_readers = find_depthwise_readers
     return target
 
 

@@ -96,13 +96,17 @@ class Wiring:
 
     def is_silu(self, node: onnx.NodeProto) -> bool:
         """Return whether a node multiplies a tensor with the Sigmoid or HardSigmoid of itself."""
+        return self.silu_input(node) is not None
+
+    def silu_input(self, node: onnx.NodeProto) -> str | None:
+        """Return the tensor that a node multiplies with the Sigmoid or HardSigmoid of itself; None if it does not."""
         if node.op_type != "Mul":
-            return False
+            return None
         for x, gate in (tuple(node.input), tuple(node.input)[::-1]):
             maker = self.maker(gate)
             if maker is not None and maker.op_type in SIGMOIDS and maker.input[0] == x:
-                return True
-        return False
+                return str(x)
+        return None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -20,8 +20,9 @@ kept apart if they differ by more than a factor of two, which would cost a bit o
     all         products of two activations (attention), gates, the inputs of Softmax, LayerNormalization, Sigmoid and
                 other activations, and both inputs of every Add and Mul
 
-For TensorRT before 10, what only moves values reads behind the pair of its tensor, too (`moving_readers`), and an Add
-whose skip a Resize makes has no pair (`is_enlarged_skip`).
+For TensorRT before 10, what only moves values reads behind the pair of its tensor, too (`moving_readers`), an Add whose
+skip a Resize makes has no pair (`is_enlarged_skip`), and what reads the results of depthwise convolutions reads them
+behind pairs, gates included (`depthwise_readers`).
 
 In FP8 the operators are those with FP8 kernels (`missing_fp8_kernel`); policy `all` adds products and Adds.
 
@@ -48,9 +49,10 @@ from quantkit.graph.operators import (
     ONNX_DOMAINS,
     WEIGHTED,
 )
+from quantkit.qdq.depthwise_readers import DepthwiseReaders, find_depthwise_readers
 from quantkit.qdq.detection_heads import find_detection_heads
 from quantkit.qdq.float_reason import LEAST, FloatCause, FloatReason, int8_obstacle
-from quantkit.qdq.gates import gate_nodes
+from quantkit.qdq.gates import find_gates, gate_nodes
 from quantkit.qdq.residual_adds import comes_from_weighted, is_enlarged_skip, leader_of_add, skip_inputs
 from quantkit.qdq.shared_scales import (
     AnyScales,
@@ -141,7 +143,9 @@ class PairPlacer:
         self._own = scales.by_type[choices.type]
         ranges = {name: scale * choices.type.largest for name, scale in self._own.items()}
         self._heads = find_detection_heads(wires, ranges)
-        self._gates = gate_nodes(wires)
+        gates = find_gates(wires)
+        self._gates = gate_nodes(gates)
+        self._behind = find_depthwise_readers(wires, gates) if self._is_for_tensorrt8 else DepthwiseReaders()
         self._float = {n for n in range(len(wires.nodes)) if self._kept(n)}
         self._scale_of = find_shared_scales(wires, self._float)
         self._typed = scales.shared(self._scale_of)
@@ -230,7 +234,8 @@ class PairPlacer:
                 self._left.pop(number, None)
 
     def _narrow(self) -> dict[int, FloatReason]:
-        """Return the quantized convolutions that have no INT8 kernel, since TensorRT 8 has none that writes float."""
+        """Return the quantized convolutions that have no INT8 kernel, since TensorRT 8 has none that writes float, and
+        those of gates that are not read behind pairs."""
         if not self._is_for_tensorrt8:
             return {}
         found = {}
@@ -238,11 +243,12 @@ class PairPlacer:
             kind = narrow_kind(self._wires, number)
             if not kind or self._is_wanted(number):
                 continue
-            node, fused = self._wires.nodes[number], CLIPPING if kind == DEPTHWISE else ACTIVATIONS
+            node, fused = self._wires.nodes[number], CLIPPING | {"Sigmoid"} if kind == DEPTHWISE else ACTIVATIONS
             written = writes_int8(self._wires, node.output[0], self._inputs, fused)
             if not written and not self._is_fused_silu(node.input[0]):
                 found[number] = FloatReason(FloatCause.FLOAT_OUTPUT, f"({kind})")
-        return found
+        unused = [number for number in self._behind.unused(self._inputs) if not self._is_wanted(number)]
+        return found | dict.fromkeys(unused, FloatReason(FloatCause.GATE))
 
     def _is_fused_silu(self, tensor: str) -> bool:
         """Return whether a quantized convolution makes a tensor with x·sigmoid(x) behind it.
@@ -284,7 +290,7 @@ class PairPlacer:
             if is_product(self._wires, node):
                 convolves = node.op_type in CONVOLUTIONS
                 return FloatReason(FloatCause.WEIGHTS_FROM_DATA if convolves else FloatCause.PRODUCT)
-            if number in self._gates:
+            if number in self._gates and number not in self._behind.gates:
                 return FloatReason(FloatCause.GATE)
         return None
 
@@ -302,6 +308,8 @@ class PairPlacer:
             return ()
         if self._is_wanted(number) and (places := self._everything(number)):
             return places
+        if places := self._behind.places.get(number, ()):
+            return places
         if node.op_type in AVERAGE_POOLS:
             return () if self._is_fp8(number) else (0,)
         if node.op_type != "Add":
@@ -314,6 +322,8 @@ class PairPlacer:
         node = self._wires.nodes[number]
         if self._wires.name(number) in self._choices.include or (self._is_wanted(number) and self._everything(number)):
             return True
+        if number in self._behind.places:
+            return self._behind.gains(self._wires, number, self._inputs)
         if node.op_type in AVERAGE_POOLS:
             # a second copy for the pool alone, where the tensor is needed in float as well, gains nothing
             return self._is_quantized_behind(number, COMMUTING) and self._all_quantized(node.input[0], number)

@@ -161,12 +161,14 @@ def writes_int8(
     """
     if tensor in wires.outputs or wires.captured.get(tensor):
         return False
-    for reader, node in wires.uses_through(tensor, COMMUTING | fused | {"BatchNormalization"}):
+    through = COMMUTING | fused | {"BatchNormalization"}
+    for reader, node in wires.uses(tensor):
         places = quantized.get(reader.number, ())
         if reader.place in places:
             continue
-        residual = node.op_type == "Add" and len(places) == 1
-        if not residual or not writes_int8(wires, node.output[0], quantized, fused):
+        moves = node.op_type in through and (reader.place == 0 or node.op_type == "Concat")
+        fuses = moves or ("Sigmoid" in fused and wires.is_silu(node)) or (node.op_type == "Add" and len(places) == 1)
+        if not fuses or not all(writes_int8(wires, name, quantized, fused) for name in node.output if name):
             return False
     return True
 

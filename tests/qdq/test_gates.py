@@ -11,7 +11,7 @@ import pytest
 from quantkit.graph import Model
 from quantkit.graph.index import index_graph
 from quantkit.qdq.float_reason import FloatCause
-from quantkit.qdq.gates import gate_nodes
+from quantkit.qdq.gates import find_gates, gate_nodes
 from quantkit.qdq.placement import Choices, Policy
 from tests.support.qdq import inserted, model_of, noise, placed, reasons
 
@@ -58,7 +58,7 @@ def net(text: str, head: str = HEAD, opset: int = 17) -> Model:
 
 def found(model: Model) -> set[str]:
     wires = index_graph(model.proto)
-    return {wires.name(number) for number in gate_nodes(wires)}
+    return {wires.name(number) for number in gate_nodes(find_gates(wires))}
 
 
 @pytest.mark.parametrize("head", [HEAD, FREE], ids=["fixed", "dynamic"])

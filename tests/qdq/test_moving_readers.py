@@ -9,9 +9,16 @@ import numpy as np
 import pytest
 
 from quantkit.graph import Model
-from quantkit.qdq.insertion import QuantizedNetwork
 from quantkit.qdq.placement import Choices
-from tests.support.qdq import every_scale, inserted, model_of, node_of, noise, on_onnxruntime, pairs, placed
+from tests.support.qdq import (
+    behind_pairs,
+    every_scale,
+    inserted,
+    model_of,
+    noise,
+    on_onnxruntime,
+    placed,
+)
 
 EIGHT = Choices(tensorrt=8)
 NEWER = (Choices(), Choices(tensorrt=10))
@@ -33,12 +40,6 @@ def net(text: str) -> Model:
     named["two"] = np.array([1, 1, 2, 2], np.float32)
     used = {name: value for name, value in named.items() if re.search(rf"\b{name}\)", text)}
     return model_of(f"(float[1, 4, 8, 8] x) => ({outputs}) {{ {text} }}", **used)
-
-
-def behind_pairs(made: QuantizedNetwork, output: str) -> list[bool]:
-    """For every input of a node: whether it is read behind a pair."""
-    results = {p.result for p in pairs(made.proto)}
-    return [name in results for name in node_of(made.proto, output).input]
 
 
 def test_a_concat_reads_behind_the_pair_that_a_convolution_needs() -> None:

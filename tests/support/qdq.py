@@ -80,6 +80,12 @@ def pairs(proto: onnx.ModelProto) -> list[Pair]:
     return [Pair(proto, node) for node in proto.graph.node if node.op_type == "QuantizeLinear"]
 
 
+def behind_pairs(made: QuantizedNetwork, output: str) -> list[bool]:
+    """For every input of a node: whether it is read behind a pair."""
+    results = {p.result for p in pairs(made.proto)}
+    return [name in results for name in node_of(made.proto, output).input]
+
+
 def pair(proto: onnx.ModelProto, tensor: str) -> Pair:
     (found,) = (p for p in pairs(proto) if p.tensor == tensor)
     return found

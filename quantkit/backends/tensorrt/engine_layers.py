@@ -32,7 +32,7 @@ TACTICS = (
 )
 """Precisions by patterns in kernel names, for inspectors that show nothing else (8.6 with dynamic shapes)."""
 NO_KERNEL = {
-    "Softmax", "LayerNormalization", "InstanceNormalization", "GroupNormalization", "ReduceMean", "ReduceSum", "Erf",
+    "Softmax", "LayerNormalization", "InstanceNormalization", "GroupNormalization", "ReduceSum", "Erf",
     "Gelu", "Sigmoid", "Tanh", "TopK", "NonMaxSuppression", "Exp", "Log", "Pow", "Sqrt", "Div", "Resize",
 }  # fmt: skip
 """Operators for which TensorRT usually has no INT8 kernel (its developer guide; measured with 8.6)."""

@@ -1,0 +1,101 @@
+"""Readers of depthwise convolutions that are in INT8, so that TensorRT 8 computes these in INT8.
+
+Its depthwise kernels in INT8 write INT8 alone, with a Relu, a Clip or SiLU inside. So all that reads their result is
+read behind pairs, or the convolution computes in float between two conversions (measured:
+docs/decisions/0029-what-reads-depthwise-convolutions.md):
+
+    HardSwish       its input
+    a gate          both factors of its product, its pool, and its convolutions (squeeze and excite)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from quantkit.graph.index import GraphIndex
+from quantkit.graph.operators import CLIPPING
+from quantkit.qdq.gates import Gate, gate_nodes
+from quantkit.qdq.weighted_operators import DEPTHWISE, narrow_kind, writes_int8
+
+AVERAGING = frozenset({"AveragePool", "GlobalAveragePool", "ReduceMean"})
+"""Pools that TensorRT 8 has INT8 kernels for where they are global."""
+HARD_SWISH, HARD_SIGMOID = "HardSwish", "HardSigmoid"
+
+
+@dataclass(frozen=True, slots=True)
+class DepthwiseReaders:
+    """Nodes that are read behind pairs if the depthwise convolution before them is in INT8.
+
+    places: node → its inputs with pairs. convolutions: node → that convolution, of products and activations. leaders:
+    pool, or half of an activation → the node without which it has no pair. gates: weighted operators → their products.
+    """
+
+    places: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    convolutions: Mapping[int, int] = field(default_factory=dict)
+    leaders: Mapping[int, int] = field(default_factory=dict)
+    gates: Mapping[int, frozenset[int]] = field(default_factory=dict)
+
+    def gains(self, wires: GraphIndex, number: int, quantized: Mapping[int, tuple[int, ...]]) -> bool:
+        """Return whether the pairs of one of these nodes let its convolution write INT8, as far as it is concerned."""
+        if number in self.leaders:
+            return self.leaders[number] in quantized
+        if self.convolutions[number] not in quantized:
+            return False
+        return writes_int8(wires, wires.nodes[number].output[0], quantized, frozenset())
+
+    def unused(self, quantized: Mapping[int, tuple[int, ...]]) -> list[int]:
+        """Return the quantized operators of gates that have no pairs around their products."""
+        return [number for number, products in self.gates.items()
+                if number in quantized and not products.issubset(quantized)]  # fmt: skip
+
+
+def find_depthwise_readers(wires: GraphIndex, gates: Iterable[Gate]) -> DepthwiseReaders:
+    """Return what reads the results of the depthwise convolutions of a network, its gates among it."""
+    places: dict[int, tuple[int, ...]] = {}
+    convolutions: dict[int, int] = {}
+    leaders: dict[int, int] = {}
+    for number in range(len(wires.nodes)):
+        if narrow_kind(wires, number) == DEPTHWISE:
+            made = wires.nodes[number].output[0]
+            for reader, node in wires.uses(made):
+                if node.op_type == HARD_SWISH:
+                    places[reader.number], convolutions[reader.number] = (0,), number
+                elif node.op_type == HARD_SIGMOID and (product := product_of(wires, reader.number, made)) is not None:
+                    places[reader.number], leaders[reader.number] = (0,), product
+                    places[product] = (list(wires.nodes[product].input).index(made),)
+                    convolutions[product] = number
+    opened: list[Gate] = []
+    for gate in gates:
+        made = wires.nodes[gate.product].input[gate.place]
+        maker = depthwise_source(wires, made)
+        pools = [wires.nodes[number] for number in gate.pools]
+        if maker is not None and all(p.op_type in AVERAGING and p.input[0] == made for p in pools):
+            opened.append(gate)
+            places[gate.product], convolutions[gate.product] = (0, 1), maker
+            places |= dict.fromkeys(gate.pools, (0,))
+            leaders |= dict.fromkeys(gate.pools, gate.product)
+    products = {n: frozenset(gate.product for gate in opened if n in gate.weighted) for n in gate_nodes(opened)}
+    return DepthwiseReaders(places, convolutions, leaders, products)
+
+
+def product_of(wires: GraphIndex, number: int, tensor: str) -> int | None:
+    """Return the node that multiplies the result of a HardSigmoid, and nothing else reads, with what it was made of."""
+    users = [reader.number for reader, _ in wires.uses(wires.nodes[number].output[0])]
+    return users[0] if len(users) == 1 and wires.silu_input(wires.nodes[users[0]]) == tensor else None
+
+
+def depthwise_source(wires: GraphIndex, tensor: str) -> int | None:
+    """Return the depthwise convolution that made a tensor, with at most batch normalization and activations that are
+    part of its kernel, or have pairs of their own, in between."""
+    while (number := wires.makers.get(tensor)) is not None:
+        node = wires.nodes[number]
+        if narrow_kind(wires, number) == DEPTHWISE:
+            return number
+        before = wires.silu_input(node)
+        if before is None and node.op_type in CLIPPING | {HARD_SWISH, "BatchNormalization"}:
+            before = node.input[0]
+        if before is None:
+            return None
+        tensor = before
+    return None
