@@ -43,8 +43,8 @@ from quantkit.graph import load_model  # noqa: E402
 from quantkit.graph.index import GraphIndex  # noqa: E402
 from quantkit.graph.operators import ACTIVATIONS, SIGMOIDS, WEIGHTED  # noqa: E402
 from quantkit.qdq import insert, placement  # noqa: E402
-from quantkit.qdq.depthwise_readers import DepthwiseReaders, find_depthwise_readers  # noqa: E402
-from quantkit.qdq.gates import find_gates, gate_nodes, is_global_pool  # noqa: E402
+from quantkit.qdq.patterns.depthwise_readers import DepthwiseReaders, find_depthwise_readers  # noqa: E402
+from quantkit.qdq.patterns.gates import find_gates, gate_nodes, is_global_pool  # noqa: E402
 from quantkit.qdq.placement import Choices, Placement, place_pairs  # noqa: E402
 from quantkit.qdq.shared_scales import MOVING_READERS, AnyScales  # noqa: E402
 from quantkit.qdq.weighted_operators import DEPTHWISE, narrow_kind  # noqa: E402

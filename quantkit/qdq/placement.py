@@ -49,11 +49,11 @@ from quantkit.graph.operators import (
     ONNX_DOMAINS,
     WEIGHTED,
 )
-from quantkit.qdq.depthwise_readers import DepthwiseReaders, find_depthwise_readers
-from quantkit.qdq.detection_heads import find_detection_heads
 from quantkit.qdq.float_reason import LEAST, FloatCause, FloatReason, int8_obstacle
-from quantkit.qdq.gates import find_gates, gate_nodes
-from quantkit.qdq.residual_adds import comes_from_weighted, is_enlarged_skip, leader_of_add, skip_inputs
+from quantkit.qdq.patterns.depthwise_readers import DepthwiseReaders, find_depthwise_readers
+from quantkit.qdq.patterns.detection_heads import find_detection_heads
+from quantkit.qdq.patterns.gates import find_gates, gate_nodes
+from quantkit.qdq.patterns.residual_adds import comes_from_weighted, is_enlarged_skip, leader_of_add, skip_inputs
 from quantkit.qdq.shared_scales import (
     AnyScales,
     TypedScales,

@@ -18,7 +18,7 @@ from quantkit.graph.index import index_graph
 from quantkit.graph.operators import WEIGHTED
 from quantkit.output_noise import NoiseMeter, OutputNoise
 from quantkit.qdq.partial import PartialQuantization
-from quantkit.qdq.residual_adds import leader_of_add
+from quantkit.qdq.patterns.residual_adds import leader_of_add
 from quantkit.quantization.choice_record import Gain
 from quantkit.quantization.held_out import FLOOR, MeasuredNoise, gain_over
 from quantkit.sensitivity.layer_ranking import partial_candidate

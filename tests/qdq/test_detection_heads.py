@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from quantkit.graph import Model
 from quantkit.graph.index import index_graph
-from quantkit.qdq.detection_heads import GRID, SPREAD, find_detection_heads
+from quantkit.qdq.patterns.detection_heads import GRID, SPREAD, find_detection_heads
 from quantkit.qdq.placement import Choices
 from tests.support.qdq import every_scale, inserted, model_of, noise, placed, reasons
 

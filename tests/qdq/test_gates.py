@@ -11,7 +11,7 @@ import pytest
 from quantkit.graph import Model
 from quantkit.graph.index import index_graph
 from quantkit.qdq.float_reason import FloatCause
-from quantkit.qdq.gates import find_gates, gate_nodes
+from quantkit.qdq.patterns.gates import find_gates, gate_nodes
 from quantkit.qdq.placement import Choices, Policy
 from tests.support.qdq import inserted, model_of, noise, placed, reasons
 

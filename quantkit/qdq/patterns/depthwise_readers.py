@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from quantkit.graph.index import GraphIndex
 from quantkit.graph.operators import CLIPPING
-from quantkit.qdq.gates import Gate, gate_nodes
+from quantkit.qdq.patterns.gates import Gate, gate_nodes
 from quantkit.qdq.weighted_operators import DEPTHWISE, narrow_kind, writes_int8
 
 AVERAGING = frozenset({"AveragePool", "GlobalAveragePool", "ReduceMean"})

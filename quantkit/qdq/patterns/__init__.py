@@ -1,0 +1,1 @@
+"""Parts of networks that the placement of Q/DQ pairs recognises by their structure."""
