@@ -17,8 +17,8 @@ from .compiling.result import CompiledModel as CompiledModel
 from .data import DataOptions as DataOptions
 from .engines.bench import BenchOptions as BenchOptions
 from .engines.bench import bench as bench
-from .engines.build import BuiltEngine as BuiltEngine
 from .engines.build import build as build
+from .engines.built_engine import BuiltEngine as BuiltEngine
 from .errors import QuantkitError as QuantkitError
 from .evaluation.compare import compare as compare
 from .evaluation.comparison import Comparison as Comparison

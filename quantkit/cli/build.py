@@ -16,7 +16,7 @@ from quantkit.cli.terminal.console import Printing, note, print_fields, print_he
 if TYPE_CHECKING:
     from quantkit.backends.engine_record import EngineRecord
     from quantkit.backends.tensorrt.options import BuildOptions
-    from quantkit.engines.build import BuiltEngine
+    from quantkit.engines.built_engine import BuiltEngine
 
 SHOWN = 40
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from quantkit.backends.tensorrt.engine import Engine
     from quantkit.backends.tensorrt.options import BuildOptions
-    from quantkit.engines.build import BuiltEngine
+    from quantkit.engines.built_engine import BuiltEngine
 
 DEFAULT_BATCHES = (1, 8, 32)
 DEFAULT_STREAMS = (1, 2)

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 
 from quantkit.artifact import canonical_json, sha256_of, text_bytes
 from quantkit.backends.tensorrt.shapes import dynamic_axes
-from quantkit.engines.build import build, find_table_scales
+from quantkit.engines.build import build
+from quantkit.engines.table_scales import find_table_scales
 from quantkit.errors import BackendError, TableError
 from quantkit.graph import Model
 from quantkit.qdq.reader import has_qdq
 
 if TYPE_CHECKING:
     from quantkit.backends.tensorrt.options import BuildOptions
-    from quantkit.engines.build import BuiltEngine
+    from quantkit.engines.built_engine import BuiltEngine
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,107 +17,42 @@ from quantkit.backends.engine_record import (
     engine_record_bytes,
     engine_record_path,
     is_engine_record,
-    precision_counts,
-    read_engine_record,
 )
 from quantkit.backends.tensorrt.build import EngineBuild, build_engine
 from quantkit.backends.tensorrt.device import open_device
 from quantkit.backends.tensorrt.messages import Phase, ignore_phase
-from quantkit.backends.tensorrt.options import (
-    BuildFields,
-    BuildFiles,
-    BuildOptions,
-    Precision,
-    TrtexecCommand,
-    equivalent_trtexec,
-)
+from quantkit.backends.tensorrt.options import BuildFields, BuildFiles, BuildOptions, TrtexecCommand, equivalent_trtexec
 from quantkit.backends.tensorrt.shapes import ShapeRange, parse_shapes
 from quantkit.backends.tensorrt.versions import detect_features, tensorrt
-from quantkit.calibration.recorded_table import read_unchanged_table
-from quantkit.calibration.reuse import REMEDY, refuse_changed
+from quantkit.engines.built_engine import BuiltEngine, engine_identity, reuse_engine
+from quantkit.engines.table_scales import (
+    TableScales,
+    completed_table,
+    find_table_scales,
+    provenance_notes,
+    used_table_path,
+)
 from quantkit.engines.tuned_model import other_machine_warning, tuned_inputs
-from quantkit.errors import BackendError, StaleError, TableError, UsageError
+from quantkit.errors import BackendError, UsageError
 from quantkit.graph import AnyModel, Model, load_model
 from quantkit.graph.model import IN_MEMORY, node_name
 from quantkit.keywords.option_fields import takes_fields
 from quantkit.linting.rules.parsing.clip_apart import misread_clips
 from quantkit.paths import beside, exists, is_folder
-from quantkit.provenance import ModelRecord, Provenance
+from quantkit.provenance import ModelRecord
 from quantkit.qdq.fold_constants import fold_constants
 from quantkit.qdq.layer_counts import fp8_tensors
 from quantkit.qdq.reader import has_qdq, read_qdq
-from quantkit.regular_file import UNBOUNDED, read_regular, regular_file_digest
+from quantkit.regular_file import UNBOUNDED, read_regular
 from quantkit.staging import claimed_outputs
-from quantkit.table import CalibrationTable, table_bytes
+from quantkit.table import table_bytes
 from quantkit.values import checked_options
-from quantkit.view import Block, Remarks, RichDisplay, ViewTable
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 FOLDED = "nodes between constants and layers were folded; quantkit lint --fix writes such a network for trtexec"
 """The reason why there is no `trtexec` line for a float network that was cleaned."""
-
-
-@dataclass(frozen=True, slots=True)
-class TableScales:
-    """A calibration table with its file and its provenance record."""
-
-    path: Path
-    table: CalibrationTable
-    sha256: str
-    provenance: Provenance | None
-
-    @property
-    def rule(self) -> str | None:
-        """Return the calibration method of the table, if its provenance record exists."""
-        return self.provenance.rule if self.provenance else None
-
-
-@dataclass(frozen=True, slots=True)
-class BuiltEngine(RichDisplay):
-    """An engine file and its record. command: the equivalent `trtexec` line, or why there is none."""
-
-    path: Path
-    record: EngineRecord
-    command: TrtexecCommand
-    reused: bool
-    notes: tuple[str, ...] = ()
-    faults: tuple[str, ...] = ()
-    """What is known before the build: operators that this TensorRT computes wrongly, a choice of another machine."""
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Return precision → number of layers that compute in it."""
-        return precision_counts(self.record.layers)
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """Return known faults, TensorRT's own warnings, and missing INT8 layers or scales."""
-        record = self.record
-        found = (*self.faults, *(f"TensorRT: {text}" for text in record.warnings))
-        int8 = record.precision in (Precision.INT8.value, Precision.BEST.value) and record.has_scales
-        if int8 and set(self.counts) - {"unknown"} and not self.counts.get("INT8"):
-            found += (
-                "no layer of this engine computes in INT8: TensorRT found other precisions faster"
-                + (" (--no-fp16 shows the effect of INT8)" if record.options.get("fp16") else ""),
-            )
-        if record.table and record.table.missing:
-            missing = record.table.missing
-            shown = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
-            lacking = "1 tensor lacks a scale" if len(missing) == 1 else f"{len(missing)} tensors lack scales"
-            found += (f"{lacking} in the table, so layers that read or write such are not INT8: {shown}",)
-        return found
-
-    def _view_(self) -> Sequence[Block]:
-        record = self.record
-        counts = ", ".join(f"{count} {precision}" for precision, count in self.counts.items())
-        rows = [(layer.name, layer.precision, layer.reason or "") for layer in record.layers if layer.reason]
-        return (
-            f"{self.path.name}: {record.precision}, {record.bytes / 2**20:.1f} MiB, layers: {counts or 'unknown'}",
-            ViewTable(("layer", "precision", "why not INT8"), rows, frozenset({0, 1, 2})),
-            Remarks([*self.notes, *self.warnings]),
-        )
 
 
 @takes_fields(BuildOptions)
@@ -191,20 +126,6 @@ def network_for_tensorrt(model: Model) -> Model:
     return model if has_qdq(model) else replace(model, proto=fold_constants(model))
 
 
-def provenance_notes(scales: TableScales | None) -> tuple[str, ...]:
-    """Return a note about a table whose origin is not known."""
-    if scales is None or scales.provenance is not None:
-        return ()
-    return (f"{scales.path} has no provenance record; only its tensor names show that it fits this network",)
-
-
-def completed_table(scales: TableScales | None, made: EngineBuild, path: Path) -> TableScales | None:
-    """Return the table for trtexec and other tools: with the completed scales, under this TensorRT's header."""
-    if scales and made.covered and table_bytes(made.covered.table) != table_bytes(scales.table):
-        return TableScales(used_table_path(path), made.covered.table, "", None)
-    return scales
-
-
 def find_clip_faults(model: Model, version: str) -> tuple[str, ...]:
     """Return a warning for each Clip of a Q/DQ network that TensorRT 8 computes wrongly."""
     if not has_qdq(model) or not version.startswith("8."):
@@ -214,11 +135,6 @@ def find_clip_faults(model: Model, version: str) -> tuple[str, ...]:
         "quantkit lint --fix fixes the model"
         for node in misread_clips(read_qdq(model))
     )
-
-
-def used_table_path(engine: Path) -> Path:
-    """Return `x.engine.calib` for `x.engine`: the table as it was used, if scales were filled in."""
-    return beside(engine, f"{engine.name}.calib")
 
 
 def refuse_no_place(model: Model, output: str | os.PathLike[str] | None) -> None:
@@ -233,68 +149,6 @@ def engine_output_path(output: str | os.PathLike[str] | None, model: Path, name:
     path = asked / name if is_folder(asked) else asked
     refuse_missing_folder(path)
     return path
-
-
-def find_table_scales(model: Model, options: BuildOptions, table: str | os.PathLike[str] | None) -> TableScales | None:
-    """Return the table that an INT8 build uses, or None. StaleError if it belongs to another network."""
-    if table is None:
-        usual = beside(model.path, f"{model.path.stem}.calib")
-        if not options.int8 or has_qdq(model) or not exists(usual):
-            return None
-        table = usual
-    elif not options.int8:
-        raise UsageError(
-            f"a table needs INT8, but the precision is {options.precision.value}", remedy="leave out --table"
-        )
-    found = read_unchanged_table(Path(table))
-    path, known = found.path, found.record
-    if known is not None and known.model.sha256 != model.sha256:
-        raise StaleError(
-            f"{path} was made for another network ({known.model.file}, {known.model.sha256[:12]})",
-            remedy="calibrate this network: quantkit calibrate MODEL --data DATA",
-        )
-    return TableScales(path, found.table, found.sha256, known)
-
-
-def engine_identity(
-    model: Model,
-    options: BuildOptions,
-    ranges: Mapping[str, ShapeRange],
-    scales: TableScales | None,
-    version: str,
-    gpu: str,
-) -> dict[str, object]:
-    """Return everything that determines the engine; the counterpart of `EngineRecord.identity`."""
-    return {
-        "TensorRT": version,
-        "GPU": gpu,
-        "model": model.sha256,
-        "table": scales.sha256 if scales else None,
-        "rule of the table": scales.rule if scales else None,
-        "quantkit": __version__ if scales else None,
-        "shapes": {name: r.text for name, r in ranges.items()},
-        "options": options.document(),
-    }
-
-
-def reuse_engine(path: Path, wanted: Mapping[str, object], least: float) -> BuiltEngine:
-    """Return the existing engine.
-
-    StaleError if it was built from other inputs, TableError if its table covers less than `least` of the tensors.
-    """
-    record = read_engine_record(path)
-    if record is None:
-        raise StaleError(f"{path} already exists but has no record of how it was built", remedy=REMEDY)
-    if regular_file_digest(path) != record.sha256:
-        raise StaleError(f"{path} was changed after quantkit wrote it", remedy=REMEDY)
-    refuse_changed(path, record.identity(), wanted)
-    if record.table and record.table.share < least:
-        raise TableError(
-            f"{path} was built with a table that covers {record.table.share:.0%} of the network's float tensors",
-            remedy="calibrate again, or accept it with a lower --min-coverage",
-        )
-    line = TrtexecCommand(record.trtexec, record.no_trtexec)
-    return BuiltEngine(path, record, line, True, ("nothing changed: the existing engine is reused",))
 
 
 def read_timing_cache(path: Path | None) -> bytes | None:

@@ -9,7 +9,8 @@ import pytest
 
 import quantkit
 from quantkit.calibration.recorded_table import read_recorded_table, read_unchanged_table
-from quantkit.engines.build import BuildOptions, find_table_scales
+from quantkit.engines.build import BuildOptions
+from quantkit.engines.table_scales import find_table_scales
 from quantkit.errors import StaleError, TableError
 from quantkit.graph import load_model
 from tests.support.networks import Command

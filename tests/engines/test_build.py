@@ -18,16 +18,9 @@ from quantkit.backends.engine_record import EngineLayer, EngineRecord, TableUse,
 from quantkit.backends.tensorrt.build import EngineBuild
 from quantkit.backends.tensorrt.options import BuildOptions, Precision, TrtexecCommand
 from quantkit.backends.tensorrt.shapes import ShapeRange
-from quantkit.engines.build import (
-    BuiltEngine,
-    build,
-    engine_identity,
-    engine_output_path,
-    find_table_scales,
-    read_timing_cache,
-    reuse_engine,
-    trtexec_command,
-)
+from quantkit.engines.build import build, engine_output_path, read_timing_cache, trtexec_command
+from quantkit.engines.built_engine import BuiltEngine, engine_identity, reuse_engine
+from quantkit.engines.table_scales import find_table_scales
 from quantkit.errors import OutputError, StaleError, TableError, UsageError
 from quantkit.graph import Model, load_model
 from quantkit.provenance import ModelRecord, Provenance, TableRecord, provenance_bytes, provenance_path

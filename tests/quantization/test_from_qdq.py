@@ -17,7 +17,7 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 
 import quantkit
 from quantkit import CalibrateOptions
-from quantkit.engines.build import find_table_scales
+from quantkit.engines.table_scales import find_table_scales
 from quantkit.errors import ModelError, OutputError, StaleError, UsageError
 from quantkit.graph import load_model, watched_tensors
 from quantkit.provenance import read_provenance

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from quantkit.engines.bench_builds import machine_name, shapes_for_batches
-from quantkit.engines.build import BuiltEngine, build
+from quantkit.engines.build import build
+from quantkit.engines.built_engine import BuiltEngine
 from quantkit.engines.round_times import SECONDS, RoundTimes, measure_rounds, open_meters
 from quantkit.errors import StaleError
 from quantkit.graph import Model, write_model

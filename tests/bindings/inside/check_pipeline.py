@@ -14,7 +14,8 @@ from checked import HAS_CALIBRATORS, NUMBER
 
 from quantkit.backends.engine_record import read_engine_record
 from quantkit.backends.tensorrt.options import BuildOptions, Precision
-from quantkit.engines.build import BuiltEngine, build
+from quantkit.engines.build import build
+from quantkit.engines.built_engine import BuiltEngine
 from quantkit.errors import StaleError, TableError, UsageError
 from quantkit.table import Algorithm, CalibrationTable, Header, read_table, table_bytes
 
