@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,8 @@ class CalibrationJob:
     """Nodes that stay float."""
     may_replace: Callable[[Path], bool] = lambda _: True
     """Whether a file that lies at an output when the work is done may be replaced."""
+    first_ranges: Mapping[str, float] = field(default_factory=dict)
+    """In `tensorrt` mode, the ranges of histograms that these are added to: their grids are taken."""
 
     @property
     def backend(self) -> str:

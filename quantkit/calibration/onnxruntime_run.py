@@ -52,7 +52,7 @@ def calibrate_by_watching(
         run = StreamingPass(
             feed,
             plan,
-            new_collectors(plan, views, options.histogram),
+            new_collectors(plan, views, options.histogram, job.first_ranges),
             plan_checkpoints(job, identity, plan),
             progress,
             PassHooks(identity, watcher.see, recorder.take if recorder else None, needs.check),

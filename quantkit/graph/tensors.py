@@ -7,8 +7,8 @@ them or from shapes alone (TensorRT folds it), integer tensors, unread tensors, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from quantkit.graph.dependencies import constant_tensors, live_tensors
@@ -47,6 +47,15 @@ class Watch:
     channels: tuple[ChannelView, ...]
     unwatched: Mapping[str, str] = field(default_factory=dict)
     fixed_shapes: bool = True
+
+    def only(self, tensors: Collection[str]) -> Watch:
+        """Return what to watch of some tensors."""
+        return replace(
+            self,
+            tensors=tuple(name for name in self.tensors if name in tensors),
+            shared={pool: source for pool, source in self.shared.items() if pool in tensors and source in tensors},
+            channels=tuple(view for view in self.channels if view.tensor in tensors),
+        )
 
 
 def watched_tensors(model: Model) -> Watch:

@@ -21,13 +21,9 @@ from quantkit.progress import Phases
 from quantkit.qdq.placement import Choices
 from quantkit.quantization.choice_record import Gain, HeldOutChoice, repairs_text
 from quantkit.quantization.held_out import HeldOutMeter, HeldOutParts, gain_over, hold_out, saw_samples
+from quantkit.quantization.network_statistics import NetworkSamples, add_samples, collect_network_statistics
 from quantkit.quantization.repair_choice import RepairTrials, gains_of_each, try_repairs
-from quantkit.quantization.repair_run import (
-    NetworkSamples,
-    RepairedNetwork,
-    apply_repairs,
-    collect_network_statistics,
-)
+from quantkit.quantization.repair_run import RepairedNetwork, apply_repairs
 from quantkit.quantization.rule_choice import (
     RULES,
     Way,
@@ -159,11 +155,17 @@ def choose_network(request: ChoiceRequest, phase: Phases) -> ChosenNetwork:
 def refit(
     request: ChoiceRequest, names: Collection[str], rule: Rule, phase: Phases
 ) -> tuple[RepairedNetwork, Rule, str]:
-    """Return the network after the repairs that were chosen, computed from all samples. DataError."""
-    statistics, source = request.fitted.given or (None, "the data")
+    """Return the network after the repairs that were chosen, computed from all samples. DataError.
+
+    The statistics of those held out are added to those of the others, which are not counted again.
+    """
+    fitted = request.fitted
+    assert isinstance(fitted.parts, HeldOutParts), "bug in quantkit: nothing was held out"
+    statistics, source = fitted.given or (None, "the data")
     if statistics is None:
         phase("collecting statistics")
-        statistics = collect_network_statistics(request.network, request.data, request.choices.exclude, phase)
+        held, excluded = fitted.parts.held, request.choices.exclude
+        statistics = add_samples(fitted.statistics, request.network, held, request.data, excluded, phase)
     adaptive = True if request.repairs is None else None  # as it was measured
     made = apply_repairs(
         request.network, statistics, names, request.data, request.choices, phase, rounds_weights=adaptive

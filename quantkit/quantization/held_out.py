@@ -26,7 +26,7 @@ from quantkit.output_noise import NoiseCandidate, NoiseMeter
 from quantkit.preprocess import Preprocess
 from quantkit.progress import Phases
 from quantkit.quantization.choice_record import Gain
-from quantkit.quantization.repair_run import NetworkSamples
+from quantkit.quantization.network_statistics import NetworkSamples
 from quantkit.statistics import Statistics
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from quantkit.data import open_data
 from quantkit.data.opening import whole_batches
 from quantkit.graph import Model
 from quantkit.preprocess import Preprocess
-from quantkit.quantization.repair_run import NetworkSamples
+from quantkit.quantization.network_statistics import NetworkSamples
 from quantkit.quantization.scales import QuantizationScales
 from quantkit.values import Batch
 

@@ -37,10 +37,11 @@ from quantkit.qdq.removal import describe_way_back
 from quantkit.quantization.choice import ChoiceRequest, FittedStatistics, choose_network, fit_statistics
 from quantkit.quantization.choice_record import HeldOutChoice
 from quantkit.quantization.for_gpu import choose_for_gpu, largest_scales
+from quantkit.quantization.network_statistics import NetworkSamples, collect_network_statistics
 from quantkit.quantization.options import QuantizeFields, QuantizeOptions
 from quantkit.quantization.output_trial import try_quantized
 from quantkit.quantization.record import METADATA_KEY
-from quantkit.quantization.repair_run import NetworkSamples, apply_repairs, collect_network_statistics
+from quantkit.quantization.repair_run import apply_repairs
 from quantkit.quantization.result import Quantization
 from quantkit.quantization.reuse import (
     QuantizationInputs,

@@ -23,7 +23,8 @@ from quantkit.progress import Phases
 from quantkit.qdq.placement import Choices
 from quantkit.quantization.choice_record import Gain
 from quantkit.quantization.held_out import HeldOutMeter, gain_over
-from quantkit.quantization.repair_run import NetworkSamples, RepairedNetwork, apply_repair
+from quantkit.quantization.network_statistics import NetworkSamples
+from quantkit.quantization.repair_run import RepairedNetwork, apply_repair
 from quantkit.quantization.rule_choice import CLEAR, Way, quantized_by_rule, repairs_made
 from quantkit.repairs.registry import REPAIRS
 from quantkit.repairs.repair import Needs, Repair

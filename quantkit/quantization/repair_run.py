@@ -5,24 +5,20 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
-from typing import Any
 
 from quantkit.backends.session import SessionOpener, open_session
-from quantkit.calibration.calibrate import calibrate
 from quantkit.calibration.memory_plan import slice_batch, slice_shapes
-from quantkit.calibration.options import CalibrateOptions
-from quantkit.data import DataOptions, Portion, open_data
+from quantkit.data import Portion, open_data
 from quantkit.data.opening import whole_batches
-from quantkit.data.preprocess_choice import AnyPreprocess, choose_spec
 from quantkit.graph import Model
-from quantkit.graph.identity import model_identity
 from quantkit.graph.shape_inference import shapes_for_inputs
 from quantkit.graph.weight_store import return_freed_memory
 from quantkit.preprocess import Preprocess
-from quantkit.progress import PhaseProgress, Phases
+from quantkit.progress import Phases
 from quantkit.qdq.insert import plan_quantization
 from quantkit.qdq.placement import Choices
 from quantkit.qdq.shared_scales import TypedScales
+from quantkit.quantization.network_statistics import NetworkSamples, statistics_after_rescaling
 from quantkit.repairs.registry import repairs_named
 from quantkit.repairs.repair import Observe, Repair, RepairInput, RepairReport
 from quantkit.statistics import Statistics
@@ -33,22 +29,6 @@ ROUNDING_SAMPLES = 256
 OBSERVED = 32 << 20
 """Bytes of tensors that are observed at once, where batches may be divided."""
 SILENT = Phases()
-
-
-@dataclass(frozen=True, slots=True)
-class NetworkSamples:
-    """Samples that a network can be run on. source: as `calibrate` takes it."""
-
-    source: Any
-    preprocess: AnyPreprocess = None
-    options: DataOptions = field(default_factory=DataOptions)
-
-    unreadable: set[str] = field(default_factory=set, compare=False)
-    """Samples that were left out because the user asked for it: filled while data are read."""
-
-    def of(self, model: Model) -> NetworkSamples:
-        """Return the same with the preprocessing resolved, which may be a file beside the model."""
-        return replace(self, preprocess=choose_spec(self.preprocess, model, self.source).spec)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,26 +44,6 @@ class RepairedNetwork:
     done: Mapping[str, RepairReport] = field(default_factory=dict)
     collected_again: bool = False
     unrounded: Model | None = None
-
-
-def collect_network_statistics(
-    network: Model, data: NetworkSamples, excluded: frozenset[str], phase: Phases
-) -> Statistics:
-    """Collect statistics of a network that is in memory. excluded: nodes that stay float."""
-    options = CalibrateOptions(data=data.options, backend="onnxruntime", exclude=tuple(sorted(excluded)))
-    known = replace(network, sha256=model_identity(network.proto, network.folder, str(network.path)))
-    made = calibrate(
-        known,
-        data.source,
-        rule="minmax",
-        preprocess=data.preprocess,
-        options=options,
-        progress=PhaseProgress(phase),
-    )
-    return_freed_memory()
-    data.unreadable.update(made.skipped)
-    assert made.statistics is not None, "bug in quantkit: onnxruntime gives statistics"
-    return made.statistics
 
 
 def apply_repairs(
@@ -132,7 +92,7 @@ def apply_repair(
         assert data is not None, "bug in quantkit: a repair that rescales needs data"
         again = True
         phase("collecting statistics again")
-        statistics = collect_network_statistics(network, data, choices.exclude, phase)
+        statistics = statistics_after_rescaling(statistics, network, outcome.rescaled, data, choices.exclude, phase)
     return_freed_memory()
     return RepairedNetwork(network, statistics, {**made.done, repair.name: repair.report(outcome)}, again, unrounded)
 

@@ -32,8 +32,8 @@ from quantkit.preprocess import Preprocess
 from quantkit.qdq.float_reason import FloatReason
 from quantkit.qdq.insertion import WeightForm
 from quantkit.quantization.choice_record import HeldOutChoice
+from quantkit.quantization.network_statistics import NetworkSamples
 from quantkit.quantization.options import QuantizeOptions
-from quantkit.quantization.repair_run import NetworkSamples
 from quantkit.quantization.result import Quantization
 from quantkit.regular_file import regular_file_digest
 from quantkit.repairs.repair import RepairReport

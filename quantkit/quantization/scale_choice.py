@@ -20,7 +20,8 @@ from quantkit.progress import Phases
 from quantkit.qdq.placement import Choices
 from quantkit.quantization.choice_record import ScaleFactor
 from quantkit.quantization.held_out import HeldOutMeter, HeldOutParts, gain_over
-from quantkit.quantization.repair_run import NetworkSamples, RepairedNetwork
+from quantkit.quantization.network_statistics import NetworkSamples
+from quantkit.quantization.repair_run import RepairedNetwork
 from quantkit.quantization.rule_choice import CLEAR, Way, quantized_by_rule, repairs_made
 from quantkit.rules import Rule
 from quantkit.values import QuantizedType

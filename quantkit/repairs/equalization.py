@@ -32,7 +32,7 @@ def equalize_channels(
     """
     editor = WeightEditor(model)
     done = scale_groups(Network(editor), channels, FactorSearch(exact, adaptive))
-    return RepairOutcome(editor.finished(), done.gains, done.skipped, done.factors)
+    return RepairOutcome(editor.finished(), done.gains, done.skipped, done.factors, done.tensors)
 
 
 def repair_by_equalization(given: RepairInput) -> RepairOutcome:

@@ -68,13 +68,15 @@ class RepairOutcome:
     """A network after a repair.
 
     gains: everything that was changed → gain in dB. skipped: what stays as it is → the reason. amounts: what changed →
-    factors that its channels were divided by, or shifts that were added to its bias, where a repair has such.
+    factors that its channels were divided by, or shifts that were added to its bias, where a repair has such. rescaled:
+    the activations that have other values than before; the network computes the same in all others.
     """
 
     proto: onnx.ModelProto
     gains: Mapping[str, float]
     skipped: Mapping[str, str]
     amounts: Mapping[str, Array] = field(default_factory=dict)
+    rescaled: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +93,8 @@ class Repair:
     """A repair of a float network that makes its quantized version more exact.
 
     summary: one clause for the documentation. unit: what is counted, in the plural with a participle. basis: how gains
-    are known. rescales: activations change, so that statistics have to be collected again. rounds_weights: weights lie
-    on their INT8 grids afterwards, and other repairs can rely on it.
+    are known. rescales: activations change, so that their statistics have to be collected again. rounds_weights:
+    weights lie on their INT8 grids afterwards, and other repairs can rely on it.
     """
 
     name: str

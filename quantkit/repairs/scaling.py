@@ -60,12 +60,14 @@ class FactorSearch:
 @dataclass(frozen=True, slots=True)
 class ScaledGroups:
     """The result of `scale_groups`. factors: first tensor of a group → factors [C] that it was divided by; gains: the
-    predicted gain of that group's readers in dB; skipped: tensor → why its group stays as it is.
+    predicted gain of that group's readers in dB; skipped: tensor → why its group stays as it is; tensors: those of all
+    groups that were scaled.
     """
 
     factors: Mapping[str, Array]
     gains: Mapping[str, float]
     skipped: Mapping[str, str]
+    tensors: frozenset[str]
 
 
 def scale_groups(network: Network, channels: Mapping[str, ChannelFigures], ways: FactorSearch) -> ScaledGroups:
@@ -74,6 +76,7 @@ def scale_groups(network: Network, channels: Mapping[str, ChannelFigures], ways:
     gains: dict[str, float] = {}
     skipped: dict[str, str] = {}
     done: set[str] = set()
+    scaled: set[str] = set()
     for tensor, figures in channels.items():
         rank = len(network.shapes.get(tensor, ()))
         if tensor in done:
@@ -94,7 +97,8 @@ def scale_groups(network: Network, channels: Mapping[str, ChannelFigures], ways:
             continue
         factors[tensor], gains[tensor] = fitting, chosen[1]
         scale_group(network, group, fitting)
-    return ScaledGroups(factors, gains, skipped)
+        scaled.update(group.tensors)
+    return ScaledGroups(factors, gains, skipped, frozenset(scaled))
 
 
 def scarcity_reason(group: ChannelGroup, channels: Mapping[str, ChannelFigures]) -> str | None:

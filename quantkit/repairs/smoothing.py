@@ -45,7 +45,7 @@ def smooth_channels(
     )
     wanted = {name: figures for name, figures in channels.items() if has_absorbing_maker(network, name)}
     done = scale_groups(network, wanted, ways)
-    return RepairOutcome(editor.finished(), done.gains, done.skipped, done.factors)
+    return RepairOutcome(editor.finished(), done.gains, done.skipped, done.factors, done.tensors)
 
 
 def has_absorbing_maker(network: Network, name: str) -> bool:

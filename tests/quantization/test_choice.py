@@ -22,8 +22,8 @@ from quantkit.output_noise import NoiseCandidate, NoiseMeter
 from quantkit.preprocess import PRESETS
 from quantkit.quantization import repair_choice
 from quantkit.quantization.held_out import HeldOutParts, MeasuredNoise, gain_over, hold_out, open_feed
+from quantkit.quantization.network_statistics import NetworkSamples
 from quantkit.quantization.record import quantization_record
-from quantkit.quantization.repair_run import NetworkSamples
 from quantkit.quantization.rule_choice import best_way
 from quantkit.repairs.repair import Needs, Repair, RepairInput, RepairOutcome
 from tests.support.qdq import model_of

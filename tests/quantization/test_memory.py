@@ -22,7 +22,8 @@ from quantkit.qdq.insert import insert_qdq
 from quantkit.qdq.insertion import WeightForm
 from quantkit.qdq.stored_weights import with_float_weights
 from quantkit.quantization import repair_run
-from quantkit.quantization.repair_run import NetworkSamples, tensor_observer
+from quantkit.quantization.network_statistics import NetworkSamples
+from quantkit.quantization.repair_run import tensor_observer
 
 WIDTH, LAYERS, SAMPLES = 1024, 14, 128
 MOST = 2.6

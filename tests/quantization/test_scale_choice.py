@@ -24,7 +24,8 @@ from quantkit.qdq.shared_scales import TypedScales
 from quantkit.quantization import choice
 from quantkit.quantization.choice_record import Gain, ScaleFactor
 from quantkit.quantization.held_out import HeldOutMeter, HeldOutParts, open_feed
-from quantkit.quantization.repair_run import NetworkSamples, RepairedNetwork, collect_network_statistics
+from quantkit.quantization.network_statistics import NetworkSamples, collect_network_statistics
+from quantkit.quantization.repair_run import RepairedNetwork
 from quantkit.quantization.rule_choice import Way, quantized_by_rule
 from quantkit.quantization.scale_choice import choose_factor
 from quantkit.quantization.scales import QuantizationScales
