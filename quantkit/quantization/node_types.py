@@ -88,11 +88,14 @@ class NodeTypes:
             return replace(choices, type=found.pop())
         return with_placed_types(wires, replace(choices, type=QuantizedType.INT8, fp8=frozenset(in_fp8)))
 
-    def describe_kept(self, network: Model, left: Mapping[str, FloatReason]) -> tuple[str, ...]:
-        """Return the note on operators that are named, not excluded, and stay float all the same; empty without them.
+    def describe_kept(self, network: Model, choices: Choices, left: Mapping[str, FloatReason]) -> tuple[str, ...]:
+        """Return the note on operators that stay float although they were to have a type; empty without them.
 
-        left: operator → why it stays float.
+        These are the ones that are named and not excluded, and all of a type that nothing is left in. left: operator →
+        why it stays float.
         """
+        if choices.kept:
+            return describe_float(choices.kept, choices.type.other)
         if not self.named:
             return ()
         named, _ = match_nodes(self.named, node_names(network), network.file_names)

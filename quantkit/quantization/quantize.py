@@ -150,7 +150,7 @@ def quantize_in_memory(
     source = replace(source, proto=made.proto).with_weights_stored()
     made = replace(made, proto=source.proto)
     proto, notes = finish_model(source, made, scales, options, prepared)
-    notes += asked.describe_kept(prepared.network, made.left)
+    notes += asked.describe_kept(prepared.network, choices, made.left)
     notes += describe_left_out(scale_source.data.unreadable) if scale_source.data else ()
     notes += describe_unscalable(scales.statistics) if scales.statistics else ()
     trial: Trial | None = None

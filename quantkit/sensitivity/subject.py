@@ -167,7 +167,7 @@ def subject_from_scales(
     }
     quantized = replace(network, proto=made.proto, sha256="")
     variants = PartialQuantization(quantized)
-    notes = options.types.describe_kept(network, made.left)
+    notes = options.types.describe_kept(network, choices, made.left)
     return SensitivitySubject(source, quantized, variants, scales.source, reasons, scales, rule, notes, record)
 
 

@@ -182,6 +182,9 @@ def test_a_network_that_has_one_type_is_called_so_and_names_what_could_not_have_
     assert kept in both.notes
     assert set(both.types.values()) == set(QuantizedType)
     assert kept not in quantized(fp8=("stem/conv", "head/conv"), exclude="stem/conv").notes
+    none_left = quantized(type="fp8", int8=WITH_KERNEL)
+    assert (none_left.type.value, len(none_left.left)) == ("int8", 4)
+    assert "4 operators that were to be FP8 stay float" in {note.split(": ")[0] for note in none_left.notes}
     assert kept in quantkit.layers("model.onnx", statistics=STATISTICS, fp8="stem/conv", rule="minmax").notes
 
 
