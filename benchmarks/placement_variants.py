@@ -43,8 +43,8 @@ from quantkit.graph import load_model  # noqa: E402
 from quantkit.graph.index import GraphIndex  # noqa: E402
 from quantkit.graph.operators import ACTIVATIONS, SIGMOIDS, WEIGHTED  # noqa: E402
 from quantkit.qdq import insert, placement  # noqa: E402
-from quantkit.qdq.patterns.depthwise_readers import DepthwiseReaders, find_depthwise_readers  # noqa: E402
 from quantkit.qdq.patterns.gates import find_gates, gate_nodes, is_global_pool  # noqa: E402
+from quantkit.qdq.patterns.int8_readers import Int8Readers, find_int8_readers  # noqa: E402
 from quantkit.qdq.placement import Choices, Placement, place_pairs  # noqa: E402
 from quantkit.qdq.shared_scales import MOVING_READERS, AnyScales  # noqa: E402
 from quantkit.qdq.weighted_operators import DEPTHWISE, narrow_kind  # noqa: E402
@@ -248,7 +248,7 @@ def write_variant(folder: Path, network: str, name: str) -> Path:
     target = folder / f"{network}.{name}.onnx"
     insert.place_pairs = place
     if not variant.readers:
-        placement.find_depthwise_readers = lambda *_: DepthwiseReaders()
+        placement.find_int8_readers = lambda *_: Int8Readers()
     try:
         quantkit.quantize(
             model, target, statistics=model.with_suffix(".stats.safetensors"), tensorrt_version=TENSORRT, force=True,
@@ -256,7 +256,7 @@ def write_variant(folder: Path, network: str, name: str) -> Path:
         )  # fmt: skip
     finally:
         insert.place_pairs = place_pairs
-        placement.find_depthwise_readers = find_depthwise_readers
+        placement.find_int8_readers = find_int8_readers
     return target
 
 

@@ -117,7 +117,8 @@ def rendered_variants(document: Mapping[str, Any]) -> str:
             cells = [time_text(times.get(b)) for b in batches]
             built = f"{found['kernels']} | {found['sitting']}" if times else f"{found['error']} | –"
             lines.append(f"| {variant} | {found['about']} | {' | '.join(cells)} | {built} |")
-    return "\n".join([*lines, *variants_accuracy_lines(document), *variants_compiled_lines(document)]) + "\n"
+    accuracy = [*variants_accuracy_lines(document), *readers_accuracy_lines(document["readers"])]
+    return "\n".join([*lines, *accuracy, *variants_compiled_lines(document)]) + "\n"
 
 
 def variants_accuracy_lines(document: Mapping[str, Any]) -> list[str]:
@@ -135,6 +136,24 @@ def variants_accuracy_lines(document: Mapping[str, Any]) -> list[str]:
             "|---|---|---|",
         ]
         lines += [f"| {v} | {found[v]['default']:.2f} | {found[v]['moves']:.2f} |" for v in ("8.6", "10")]
+    return lines
+
+
+def readers_accuracy_lines(found: Mapping[str, Any]) -> list[str]:
+    """Return what INT8 behind depthwise convolutions costs, for TensorRT 8."""
+    lines = [
+        "",
+        "## Accuracy of gates and HardSwish in INT8",
+        "",
+        f"For TensorRT 8, {found['images']:,} {found['data']} images after {found['calibration_images']} for",
+        f"calibration, by {found['runner']}. Networks of `benchmarks/train_architectures.py`.",
+        "",
+        "| network | variant | drop, points | agreement, % | SQNR, dB |",
+        "|---|---|---|---|---|",
+    ]
+    for network, variants in found["networks"].items():
+        for name, f in variants.items():
+            lines.append(f"| {network} | {name} | {f['drop']:.1f} | {f['agreement']:.1f} | {f['sqnr_db']:.1f} |")
     return lines
 
 

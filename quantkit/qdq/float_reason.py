@@ -24,6 +24,7 @@ class FloatCause(Enum):
     GATE = "part of a gate with single values for each channel (squeeze and excite)"
     DETECTION_HEAD = "detection head"
     FLOAT_OUTPUT = "TensorRT 8 has no INT8 kernel for it that writes float"
+    SLOW_KERNEL = "TensorRT 8 has only a slow INT8 kernel for it"
     FP8_KERNEL = "TensorRT has no FP8 kernel for it"
     SLOWER = "INT8 is not faster here:"
     WEIGHTS_COMPUTED = "its weights are computed by other operators"

@@ -21,8 +21,8 @@ kept apart if they differ by more than a factor of two, which would cost a bit o
                 other activations, and both inputs of every Add and Mul
 
 For TensorRT before 10, what only moves values reads behind the pair of its tensor, too (`moving_readers`), an Add whose
-skip a Resize makes has no pair (`is_enlarged_skip`), and what reads the results of depthwise convolutions reads them
-behind pairs, gates included (`depthwise_readers`).
+skip a Resize makes has no pair (`is_enlarged_skip`), and what reads the results of depthwise convolutions and of those
+of images reads them behind pairs, gates included (`int8_readers`).
 
 In FP8 the operators are those with FP8 kernels (`missing_fp8_kernel`); policy `all` adds products and Adds.
 
@@ -41,7 +41,6 @@ from quantkit.graph.index import GraphIndex, TensorReader
 from quantkit.graph.operators import (
     ACTIVATIONS,
     AVERAGE_POOLS,
-    CLIPPING,
     COMMUTING,
     CONVOLUTIONS,
     CURVED,
@@ -50,9 +49,9 @@ from quantkit.graph.operators import (
     WEIGHTED,
 )
 from quantkit.qdq.float_reason import LEAST, FloatCause, FloatReason, int8_obstacle
-from quantkit.qdq.patterns.depthwise_readers import DepthwiseReaders, find_depthwise_readers
 from quantkit.qdq.patterns.detection_heads import find_detection_heads
 from quantkit.qdq.patterns.gates import find_gates, gate_nodes
+from quantkit.qdq.patterns.int8_readers import Int8Readers, find_int8_readers
 from quantkit.qdq.patterns.residual_adds import comes_from_weighted, is_enlarged_skip, leader_of_add, skip_inputs
 from quantkit.qdq.shared_scales import (
     AnyScales,
@@ -64,10 +63,11 @@ from quantkit.qdq.shared_scales import (
     scale_sharing_nodes,
 )
 from quantkit.qdq.weighted_operators import (
-    DEPTHWISE,
     FLOAT_OUTPUT_FROM,
+    fused_with,
     missing_fp8_kernel,
     narrow_kind,
+    slow_groups,
     writes_int8,
 )
 from quantkit.values import NamedChoice, QuantizedType
@@ -145,7 +145,7 @@ class PairPlacer:
         self._heads = find_detection_heads(wires, ranges)
         gates = find_gates(wires)
         self._gates = gate_nodes(gates)
-        self._behind = find_depthwise_readers(wires, gates) if self._is_for_tensorrt8 else DepthwiseReaders()
+        self._behind = find_int8_readers(wires, gates) if self._is_for_tensorrt8 else Int8Readers()
         self._float = {n for n in range(len(wires.nodes)) if self._kept(n)}
         self._scale_of = find_shared_scales(wires, self._float)
         self._typed = scales.shared(self._scale_of)
@@ -234,21 +234,27 @@ class PairPlacer:
                 self._left.pop(number, None)
 
     def _narrow(self) -> dict[int, FloatReason]:
-        """Return the quantized convolutions that have no INT8 kernel, since TensorRT 8 has none that writes float, and
-        those of gates that are not read behind pairs."""
+        """Return what was quantized and has no INT8 kernel in TensorRT 8, or a slow one: convolutions, and those of
+        gates that are not read behind pairs."""
         if not self._is_for_tensorrt8:
             return {}
-        found = {}
-        for number in self._inputs:
-            kind = narrow_kind(self._wires, number)
-            if not kind or self._is_wanted(number):
-                continue
-            node, fused = self._wires.nodes[number], CLIPPING | {"Sigmoid"} if kind == DEPTHWISE else ACTIVATIONS
-            written = writes_int8(self._wires, node.output[0], self._inputs, fused)
-            if not written and not self._is_fused_silu(node.input[0]):
-                found[number] = FloatReason(FloatCause.FLOAT_OUTPUT, f"({kind})")
-        unused = [number for number in self._behind.unused(self._inputs) if not self._is_wanted(number)]
-        return found | dict.fromkeys(unused, FloatReason(FloatCause.GATE))
+        lacking = {number: self._missing_kernel(number) for number in self._inputs}
+        lacking |= dict.fromkeys(self._behind.unused(self._inputs), FloatReason(FloatCause.GATE))
+        return {number: reason for number, reason in lacking.items() if reason and not self._is_wanted(number)}
+
+    def _missing_kernel(self, number: int) -> FloatReason | None:
+        """Return why a quantized convolution should be float: TensorRT 8 has no kernel for it that writes float, or one
+        that writes INT8 and is slow."""
+        node, kind = self._wires.nodes[number], narrow_kind(self._wires, number)
+        slow = "" if kind else slow_groups(self._wires, number)
+        if not kind and not slow:
+            return None
+        written = writes_int8(self._wires, node.output[0], self._inputs, fused_with(kind) if kind else ACTIVATIONS)
+        if slow:
+            return FloatReason(FloatCause.SLOW_KERNEL, f"({slow})") if written else None
+        if written or self._is_fused_silu(node.input[0]):
+            return None
+        return FloatReason(FloatCause.FLOAT_OUTPUT, f"({kind})")
 
     def _is_fused_silu(self, tensor: str) -> bool:
         """Return whether a quantized convolution makes a tensor with x·sigmoid(x) behind it.

@@ -27,6 +27,7 @@ from quantkit.graph.model import DTYPES, node_name
 from quantkit.graph.operators import (
     ACTIVATIONS,
     BOX_SELECTING,
+    CLIPPING,
     COMMUTING,
     ONNX_DOMAINS,
     UNQUANTIZED_WEIGHTED,
@@ -46,6 +47,8 @@ FLOAT_OUTPUT_FROM = 10
 DEPTHWISE = "depthwise"
 FEW_CHANNELS = 3
 """The most input channels of convolutions that have special kernels: those of images."""
+FAST_GROUPS = frozenset({1, 4, 8, 16, 32})
+"""Channels of a group, and multiples of the largest, that are not known to have a slow INT8 kernel in TensorRT 8."""
 FP8_CHANNELS, FP8_TAPS = 16, 32
 """The fewest channels, and the most taps, of convolutions that have FP8 kernels."""
 FLOATS = frozenset({"float16", "float32", "float64", "bfloat16"})
@@ -150,6 +153,26 @@ def narrow_kind(wires: GraphIndex, number: int) -> str:
     if groups > 1:
         return DEPTHWISE if inputs == 1 and outputs == groups else ""
     return f"{inputs} input channels" if inputs <= FEW_CHANNELS else ""
+
+
+def fused_with(kind: str) -> frozenset[str]:
+    """Return the activations inside the kernels of convolutions of a narrow kind; with Sigmoid, SiLU."""
+    return CLIPPING | {"Sigmoid"} if kind == DEPTHWISE else ACTIVATIONS - {"HardSwish"}
+
+
+def slow_groups(wires: GraphIndex, number: int) -> str:
+    """Return the width of a grouped convolution whose INT8 kernel is slow in TensorRT 8; empty for all others.
+
+    Groups of 4, 16 and 32 channels have kernels of their own, or for tensor cores. Those of 24 have the one for any
+    width, which took four to seven times as long as FP16 (docs/decisions/0018-kernels-that-write-int8.md).
+    """
+    node = wires.nodes[number]
+    if node.op_type != "Conv" or node.input[1] not in wires.weights:
+        return ""
+    width = wires.weights[node.input[1]].dims[1]
+    groups = max((a.i for a in node.attribute if a.name == "group"), default=1)
+    fast = width in FAST_GROUPS or width % max(FAST_GROUPS) == 0
+    return "" if groups == 1 or fast else f"groups of {width} channels"
 
 
 def writes_int8(

@@ -92,6 +92,38 @@ def test_attention_of_this_length_loses_whatever_is_int8() -> None:
             assert found > 1.35 * fp16[batch]
 
 
+def test_gates_in_int8_are_the_fastest_of_efficientnet() -> None:
+    now, fp16 = times("efficientnet-blocks", "squeezed"), times("efficientnet-blocks", "fp16")
+    for variant in DOCUMENT["networks"]["efficientnet-blocks"]["variants"].keys() - {"squeezed"}:
+        assert all(now[batch] < found for batch, found in times("efficientnet-blocks", variant).items())
+    assert fp16["32"] > 1.4 * now["32"]
+    assert all(now[b] < found / 1.4 for b, found in times("efficientnet-blocks", "default").items())
+
+
+def test_a_pair_in_front_of_hardswish_is_faster() -> None:
+    now, before = times("mobilenetv3-blocks", "default"), times("mobilenetv3-blocks", "hardswish-float")
+    assert now["1"] < before["1"]
+    assert now["32"] < before["32"] / 1.3
+
+
+def test_groups_are_int8_unless_their_kernel_is_slow() -> None:
+    for width in (4, 16, 32):
+        whole, floats = times(f"groups-{width}", "default"), times(f"groups-{width}", "groups-float")
+        assert all(whole[batch] < found for batch, found in floats.items())
+    slow, floats = times("groups-24", "default"), times("groups-24", "groups-float")
+    assert all(slow[batch] > 2.9 * found for batch, found in floats.items())
+    gated = times("regnety-blocks", "gates")
+    assert all(gated[batch] > 3.9 * found for batch, found in times("regnety-blocks", "default").items())
+
+
+def test_what_gates_in_int8_cost_is_ahead_of_other_tools() -> None:
+    """The same networks, images and calibration as in rules.json."""
+    rules = json.loads((RESULTS.parent / "rules.json").read_text(encoding="utf-8"))
+    for network, found in DOCUMENT["readers"]["networks"].items():
+        peers = [row["sqnr_db"] for name, row in rules["networks"][network]["peers"].items() if name != "FP32"]
+        assert found["readers-float"]["sqnr_db"] > found["default"]["sqnr_db"] > max(peers) + 1
+
+
 @pytest.mark.parametrize(
     ("variant", "behind"),
     [

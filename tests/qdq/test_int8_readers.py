@@ -1,4 +1,4 @@
-"""What reads depthwise convolutions: in INT8 for TensorRT 8, as a whole or not at all, and float for newer ones."""
+"""What reads kernels that write INT8 alone: in INT8 for TensorRT 8, as a whole or not at all; float for newer ones."""
 
 from __future__ import annotations
 
@@ -125,3 +125,35 @@ def test_a_gate_behind_another_convolution_stays_float(middle: str, weights: str
     made = inserted(model, choices=EIGHT)
     assert reasons(made) == {"h": GATE, "k": GATE}
     assert set(placed(made)) == {"x", "a", "m"}
+
+
+@pytest.mark.parametrize("activation", ["HardSwish", "HardSwish, written out", "SiLU", "Relu"])
+def test_a_convolution_of_images_writes_int8_through_hardswish_too(activation: str) -> None:
+    text, name = ACTIVATIONS[activation]
+    image, text = "(float[N, 3, 6, 6] x) => (float[N, 8, 6, 6] y)", f"b = Conv(x, stem) {text}"
+    model = model_of(
+        f"{image} {{ {text} z = Conv({name}, w) y = Conv(z, w) }}", 17, stem=noise(8, 3, 1, 1), w=noise(8, 8, 1, 1)
+    )
+    made = inserted(model, choices=EIGHT)
+    assert reasons(made) == {}
+    assert set(placed(made)) == {"x", name, "z"} | ({"b"} if activation in PAIRED else set())
+    excluded = inserted(model, choices=Choices(tensorrt=8, exclude=frozenset("z")))
+    assert reasons(excluded) == {"b": f"{FloatCause.FLOAT_OUTPUT.value} (3 input channels)", "z": "excluded"}
+    assert placed(excluded) == ["z"]
+    assert placed(inserted(model)) == ["x", name, "z"]
+
+
+@pytest.mark.parametrize(("width", "fast"), [(2, False), (4, True), (24, False), (32, True), (40, False), (64, True)])
+def test_a_group_with_a_slow_kernel_stays_float_where_it_would_write_int8(width: int, fast: bool) -> None:
+    size = 2 * width
+    head = "(float[N, 8, 6, 6] x) => (float[N, 8, 6, 6] y)"
+    text = "a = Conv(x, u) b = Conv<group = 2>(a, g) c = {}(b) y = Conv(c, v)"
+    weights = {"u": noise(size, 8, 1, 1), "g": noise(size, width, 1, 1), "v": noise(8, size, 1, 1)}
+    written, floats = (model_of(f"{head} {{ {text.format(kind)} }}", 17, **weights) for kind in ("Relu", "Softmax"))
+    slow = {} if fast else {"b": f"{FloatCause.SLOW_KERNEL.value} (groups of {width} channels)"}
+    assert reasons(inserted(written, choices=EIGHT)) == slow
+    assert ("a" in placed(inserted(written, choices=EIGHT))) == fast
+    assert reasons(inserted(floats, choices=EIGHT)) == {}, "it then computes in FP16"
+    assert reasons(inserted(written)) == {}
+    wanted = Choices(tensorrt=8, include=frozenset("b"))
+    assert reasons(inserted(written, choices=wanted)) == {}

@@ -1,11 +1,10 @@
-"""Readers of depthwise convolutions that are in INT8, so that TensorRT 8 computes these in INT8.
+"""Readers of convolutions whose INT8 kernels write INT8 alone, in TensorRT 8: depthwise ones, and those of images.
 
-Its depthwise kernels in INT8 write INT8 alone, with a Relu, a Clip or SiLU inside. So all that reads their result is
-read behind pairs, or the convolution computes in float between two conversions (measured:
-docs/decisions/0029-what-reads-depthwise-convolutions.md):
+Such a kernel has a Relu, a Clip or SiLU inside. All that reads its result is read behind pairs, or the convolution
+computes in float between two conversions (measured: docs/decisions/0029-what-reads-int8.md):
 
     HardSwish       its input
-    a gate          both factors of its product, its pool, and its convolutions (squeeze and excite)
+    a gate          behind a depthwise convolution: both factors of its product, its pool, and its convolutions
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ HARD_SWISH, HARD_SIGMOID = "HardSwish", "HardSigmoid"
 
 
 @dataclass(frozen=True, slots=True)
-class DepthwiseReaders:
-    """Nodes that are read behind pairs if the depthwise convolution before them is in INT8.
+class Int8Readers:
+    """Nodes that read behind pairs if the convolution before them is in INT8.
 
     places: node → its inputs with pairs. convolutions: node → that convolution, of products and activations. leaders:
     pool, or half of an activation → the node without which it has no pair. gates: weighted operators → their products.
@@ -50,13 +49,13 @@ class DepthwiseReaders:
                 if number in quantized and not products.issubset(quantized)]  # fmt: skip
 
 
-def find_depthwise_readers(wires: GraphIndex, gates: Iterable[Gate]) -> DepthwiseReaders:
-    """Return what reads the results of the depthwise convolutions of a network, its gates among it."""
+def find_int8_readers(wires: GraphIndex, gates: Iterable[Gate]) -> Int8Readers:
+    """Return what reads the results of such convolutions, gates among it. gates: those of the network."""
     places: dict[int, tuple[int, ...]] = {}
     convolutions: dict[int, int] = {}
     leaders: dict[int, int] = {}
     for number in range(len(wires.nodes)):
-        if narrow_kind(wires, number) == DEPTHWISE:
+        if narrow_kind(wires, number):
             made = wires.nodes[number].output[0]
             for reader, node in wires.uses(made):
                 if node.op_type == HARD_SWISH:
@@ -76,7 +75,7 @@ def find_depthwise_readers(wires: GraphIndex, gates: Iterable[Gate]) -> Depthwis
             places |= dict.fromkeys(gate.pools, (0,))
             leaders |= dict.fromkeys(gate.pools, gate.product)
     products = {n: frozenset(gate.product for gate in opened if n in gate.weighted) for n in gate_nodes(opened)}
-    return DepthwiseReaders(places, convolutions, leaders, products)
+    return Int8Readers(places, convolutions, leaders, products)
 
 
 def product_of(wires: GraphIndex, number: int, tensor: str) -> int | None:
