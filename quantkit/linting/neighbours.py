@@ -46,3 +46,11 @@ def fusible_convolution(qdq: QdqGraph, tensor: str) -> onnx.NodeProto | None:
             return None
         tensor = node.input[0]
     return None
+
+
+def weight_shape(qdq: QdqGraph, node: onnx.NodeProto) -> tuple[int | None, ...] | None:
+    """Return the shape of an operator's second input, in front of its Q/DQ nodes; None if it is unknown."""
+    weight = node.input[1]
+    while weight in qdq.qdq_nodes:
+        weight = qdq.qdq_nodes[weight].data
+    return qdq.shapes.get(weight)

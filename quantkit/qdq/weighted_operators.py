@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 FLOAT_OUTPUT_FROM = 10
 """The first major version of TensorRT with INT8 kernels for depthwise convolutions that write float."""
 DEPTHWISE = "depthwise"
+HARD_SWISH = "HardSwish"
 FEW_CHANNELS = 3
 """The most input channels of convolutions that have special kernels: those of images."""
 FAST_GROUPS = frozenset({1, 4, 8, 16, 32})
@@ -140,24 +141,29 @@ def full_type(node: onnx.NodeProto) -> str:
 
 
 def narrow_kind(wires: GraphIndex, number: int) -> str:
-    """Return what makes a convolution one whose INT8 kernels write INT8 alone in TensorRT 8; empty for all others.
+    """Return what makes a convolution one whose INT8 kernels write INT8 alone in TensorRT 8; empty for all others."""
+    node = wires.nodes[number]
+    if node.op_type != "Conv" or node.input[1] not in wires.weights:
+        return ""
+    return narrow_kind_of(node, wires.weights[node.input[1]].dims)
+
+
+def narrow_kind_of(convolution: onnx.NodeProto, weight: Sequence[int | None]) -> str:
+    """Return the same of a Conv whose weights have the shape `weight`.
 
     Depthwise ones have no other kernel, nor one with a curved activation like SiLU behind it. Those with few input
     channels have, but one that computes 32 of them, behind a conversion of its own.
     """
-    node = wires.nodes[number]
-    if node.op_type != "Conv" or node.input[1] not in wires.weights:
-        return ""
-    outputs, inputs = tuple(wires.weights[node.input[1]].dims)[:2]
-    groups = max((a.i for a in node.attribute if a.name == "group"), default=1)
+    outputs, inputs = tuple(weight)[:2]
+    groups = max((a.i for a in convolution.attribute if a.name == "group"), default=1)
     if groups > 1:
         return DEPTHWISE if inputs == 1 and outputs == groups else ""
-    return f"{inputs} input channels" if inputs <= FEW_CHANNELS else ""
+    return f"{inputs} input channels" if inputs is not None and inputs <= FEW_CHANNELS else ""
 
 
 def fused_with(kind: str) -> frozenset[str]:
     """Return the activations inside the kernels of convolutions of a narrow kind; with Sigmoid, SiLU."""
-    return CLIPPING | {"Sigmoid"} if kind == DEPTHWISE else ACTIVATIONS - {"HardSwish"}
+    return CLIPPING | {"Sigmoid"} if kind == DEPTHWISE else ACTIVATIONS - {HARD_SWISH}
 
 
 def slow_groups(wires: GraphIndex, number: int) -> str:
@@ -190,10 +196,18 @@ def writes_int8(
         if reader.place in places:
             continue
         moves = node.op_type in through and (reader.place == 0 or node.op_type == "Concat")
-        fuses = moves or ("Sigmoid" in fused and wires.is_silu(node)) or (node.op_type == "Add" and len(places) == 1)
+        fuses = moves or is_fused_silu(wires, node, fused) or (node.op_type == "Add" and len(places) == 1)
         if not fuses or not all(writes_int8(wires, name, quantized, fused) for name in node.output if name):
             return False
     return True
+
+
+def is_fused_silu(wires: GraphIndex, node: onnx.NodeProto, fused: frozenset[str]) -> bool:
+    """Return whether a node is the product of a SiLU that `fused` has, or of HardSwish written as x·hardsigmoid(x)."""
+    if "Sigmoid" not in fused or not wires.is_silu(node):
+        return False
+    makers = [wires.maker(name) for name in node.input]
+    return HARD_SWISH in fused or any(maker is not None and maker.op_type == "Sigmoid" for maker in makers)
 
 
 def missing_fp8_kernel(node: onnx.NodeProto, weight: Sequence[int | None] | None) -> str:

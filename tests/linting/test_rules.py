@@ -409,6 +409,18 @@ def test_what_something_else_reads_as_well_cannot_fuse() -> None:
     assert lint_model(network(f"{IMAGE} {{ {blocked} y = Mul(e, d) }}", v=FLOAT)) == ()
 
 
+@pytest.mark.parametrize(
+    ("shape", "group", "blocked"),
+    [((8, 1, 3, 3), 8, False), ((8, 3, 3, 3), 1, False), ((8, 4, 3, 3), 2, True), ((8, 8, 3, 3), 1, True)],
+)
+def test_a_hardswish_fuses_behind_kernels_that_write_float(shape: tuple[int, ...], group: int, blocked: bool) -> None:
+    """Behind others `quantize` places such a pair itself, for TensorRT 8."""
+    head = f"(float[1, {shape[1] * group}, 8, 8] x) => (float[1, 8, 6, 6] y)"
+    pairs = f"{PAIR} k = DequantizeLinear(w8, s, z) c = Conv<group = {group}>(d, k) q2 = QuantizeLinear(c, f, z)"
+    text = f"{head} {{ {pairs} e = DequantizeLinear(q2, f, z) y = HardSwish(e) }}"
+    assert ("blocked-fusion" in found(network(text, w8=np.full(shape, 5, np.int8)))) == blocked
+
+
 def test_a_concat_that_stays_float_may_have_any_scales() -> None:
     text = STRUCTURES["unequal Concat"][1].replace("q3 = QuantizeLinear(c, s, z) y = DequantizeLinear(q3, s, z)",
                                                    "y = Softmax(c)")  # fmt: skip

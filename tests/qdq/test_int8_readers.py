@@ -42,9 +42,11 @@ SHAPES = {
 }
 
 
-def net(text: str, further: str = "", middle: str = "group = 8", weights: str = "deep") -> Model:
-    """A network of a 1×1 convolution, a depthwise one, and what follows. further: outputs besides y."""
-    whole = f"a = Conv(x, w) b = Conv<{middle}, pads = [1, 1, 1, 1]>(a, {weights}) {text}"
+def net(text: str, further: str = "", middle: str = "group = 8", weights: str = "deep", before: str = "") -> Model:
+    """A network of a 1×1 convolution, a depthwise one, and what follows. further: outputs besides y; before: what
+    makes a of u, if the first convolution does not."""
+    first = "u" if before else "a"
+    whole = f"{first} = Conv(x, w){before} b = Conv<{middle}, pads = [1, 1, 1, 1]>(a, {weights}) {text}"
     used = set(re.findall(r"\w+", whole))
     given = {name: noise(*shape) for name, shape in SHAPES.items() if name in used}
     return model_of(f"{HEAD.format(further)} {{ {whole} }}", 17, **given)
@@ -88,7 +90,8 @@ def test_an_activation_has_a_pair_if_its_convolution_then_writes_int8(activation
 
 WITHOUT = {
     "the convolution is excluded": ("b", "", {"b": "excluded", "h": GATE, "k": GATE}),
-"the product is": ("m", "", {"b": DEPTHWISE, "h": GATE, "k": GATE}),
+    "the product is": ("m", "", {"b": DEPTHWISE, "h": GATE, "k": GATE}),
+    "the pool is": ("p", "", {"b": DEPTHWISE, "h": GATE, "k": GATE}),
     "the reader of the product is": ("y", "", {"b": DEPTHWISE, "h": GATE, "k": GATE, "y": "excluded"}),
     "the product is also an output": ("", ", float[N, 8, 6, 6] m", {"b": DEPTHWISE, "h": GATE, "k": GATE}),
     "what it multiplies is also an output": ("", ", float[N, 8, 6, 6] c", {"b": DEPTHWISE, "h": GATE, "k": GATE}),
@@ -103,6 +106,20 @@ def test_where_one_part_stays_float_all_do(activation: str, case: str) -> None:
     model = net(f"{text} {GATES['Conv'].format(name)} y = Conv(m, w)", further)
     made = inserted(model, choices=Choices(tensorrt=8, exclude=frozenset(filter(None, [excluded]))))
     assert reasons(made) == expected
+    assert not behind_pairs(made, "m").count(True)
+    assert not {"b", "p", "i", "g"} & set(placed(made))
+
+
+@pytest.mark.parametrize("activation", ["Relu", "SiLU", "HardSwish", "HardSwish, written out"])
+@pytest.mark.parametrize("case", WITHOUT)
+def test_behind_a_silu_the_gate_stays_float_although_the_convolution_does_not(activation: str, case: str) -> None:
+    """As in EfficientNet: a pair in front of it lets the SiLU fuse, but it writes float."""
+    excluded, further, expected = WITHOUT[case]
+    text, name = ACTIVATIONS[activation]
+    model = net(f"{text} {GATES['Conv'].format(name)} y = Conv(m, w)", further, before=" t = Sigmoid(u) a = Mul(u, t)")
+    made = inserted(model, choices=Choices(tensorrt=8, exclude=frozenset(filter(None, [excluded]))))
+    assert reasons(made) == {node: why for node, why in expected.items() if why != DEPTHWISE}
+    assert ("a" in placed(made)) == (excluded != "b")
     assert not behind_pairs(made, "m").count(True)
     assert not {"b", "p", "i", "g"} & set(placed(made))
 
@@ -140,6 +157,10 @@ def test_a_convolution_of_images_writes_int8_through_hardswish_too(activation: s
     excluded = inserted(model, choices=Choices(tensorrt=8, exclude=frozenset("z")))
     assert reasons(excluded) == {"b": f"{FloatCause.FLOAT_OUTPUT.value} (3 input channels)", "z": "excluded"}
     assert placed(excluded) == ["z"]
+    for half in PAIRED.get(activation, set()):
+        half_excluded = inserted(model, choices=Choices(tensorrt=8, exclude=frozenset(half)))
+        assert reasons(half_excluded) == {"b": f"{FloatCause.FLOAT_OUTPUT.value} (3 input channels)"}
+        assert placed(half_excluded) == [name, "z"]
     assert placed(inserted(model)) == ["x", name, "z"]
 
 

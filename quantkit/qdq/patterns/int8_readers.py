@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from quantkit.graph.index import GraphIndex
 from quantkit.graph.operators import CLIPPING
 from quantkit.qdq.patterns.gates import Gate, gate_nodes
-from quantkit.qdq.weighted_operators import DEPTHWISE, narrow_kind, writes_int8
+from quantkit.qdq.weighted_operators import DEPTHWISE, HARD_SWISH, fused_with, narrow_kind, writes_int8
 
 AVERAGING = frozenset({"AveragePool", "GlobalAveragePool", "ReduceMean"})
 """Pools that TensorRT 8 has INT8 kernels for where they are global."""
-HARD_SWISH, HARD_SIGMOID = "HardSwish", "HardSigmoid"
+HARD_SIGMOID = "HardSigmoid"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +36,16 @@ class Int8Readers:
     gates: Mapping[int, frozenset[int]] = field(default_factory=dict)
 
     def gains(self, wires: GraphIndex, number: int, quantized: Mapping[int, tuple[int, ...]]) -> bool:
-        """Return whether the pairs of one of these nodes let its convolution write INT8, as far as it is concerned."""
+        """Return whether the pairs of one of these nodes are of use: its convolution writes INT8, and so does it."""
         if number in self.leaders:
             return self.leaders[number] in quantized
-        if self.convolutions[number] not in quantized:
-            return False
-        return writes_int8(wires, wires.nodes[number].output[0], quantized, frozenset())
+        convolution = self.convolutions[number]
+        fused = fused_with(narrow_kind(wires, convolution))
+        return (
+            convolution in quantized
+            and writes_int8(wires, wires.nodes[convolution].output[0], quantized, fused)
+            and writes_int8(wires, wires.nodes[number].output[0], quantized, frozenset())
+        )
 
     def unused(self, quantized: Mapping[int, tuple[int, ...]]) -> list[int]:
         """Return the quantized operators of gates that have no pairs around their products."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from quantkit.graph.model import node_name
 from quantkit.linting.finding import Defect
+from quantkit.linting.neighbours import weight_shape
 from quantkit.linting.rule import LintRule
 from quantkit.qdq.layer_counts import operator_types
 from quantkit.qdq.reader import QdqGraph
@@ -22,10 +23,7 @@ def find_missing_kernels(qdq: QdqGraph) -> Iterator[Defect]:
     for node in qdq.nodes:
         if type_of(node) is not QuantizedType.FP8:
             continue
-        weight = node.input[1]
-        while weight in qdq.qdq_nodes:
-            weight = qdq.qdq_nodes[weight].data
-        if missing := missing_fp8_kernel(node, qdq.shapes.get(weight)):
+        if missing := missing_fp8_kernel(node, weight_shape(qdq, node)):
             yield Defect(
                 node_name(node),
                 f"TensorRT has no FP8 kernel for this {node.op_type} {missing}",
