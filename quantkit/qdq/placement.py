@@ -239,8 +239,14 @@ class PairPlacer:
         if not self._is_for_tensorrt8:
             return {}
         lacking = {number: self._missing_kernel(number) for number in self._inputs}
-        lacking |= dict.fromkeys(self._behind.unused(self._inputs), FloatReason(FloatCause.GATE))
+        lacking |= {number: self._gate_reason(number) for number in self._behind.unused(self._inputs)}
         return {number: reason for number, reason in lacking.items() if reason and not self._is_wanted(number)}
+
+    def _gate_reason(self, number: int) -> FloatReason:
+        """Return why a quantized operator of a gate should be float: its product lacks a scale, or as for any gate."""
+        products = sorted(self._behind.gates[number] - self._inputs.keys())
+        found = [int8_obstacle(self._wires, n, self._behind.places[n], self._scales) for n in products]
+        return next(filter(None, found), FloatReason(FloatCause.GATE))
 
     def _missing_kernel(self, number: int) -> FloatReason | None:
         """Return why a quantized convolution should be float: TensorRT 8 has no kernel for it that writes float, or one

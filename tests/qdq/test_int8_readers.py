@@ -9,7 +9,7 @@ import pytest
 from quantkit.graph import Model
 from quantkit.qdq.float_reason import FloatCause
 from quantkit.qdq.placement import Choices
-from tests.support.qdq import behind_pairs, inserted, model_of, noise, placed, reasons
+from tests.support.qdq import behind_pairs, every_scale, inserted, model_of, noise, placed, reasons
 
 EIGHT = Choices(tensorrt=8)
 GATE = FloatCause.GATE.value
@@ -128,6 +128,16 @@ def test_a_convolution_of_a_gate_may_stay_float_alone() -> None:
     made = inserted(block("Relu", "Conv"), choices=Choices(tensorrt=8, exclude=frozenset("k")))
     assert reasons(made) == {"k": "excluded"}
     assert set(placed(made)) == {"x", "a", "c", "p", "g", "m"}
+
+
+@pytest.mark.parametrize("tensor", ["c", "g"])
+def test_a_gate_whose_product_lacks_a_scale_says_so(tensor: str) -> None:
+    """As by a table without the gate's own tensors: --policy all, which helps against other reasons, would not help."""
+    model = block("Relu", "Conv")
+    made = inserted(model, {n: s for n, s in every_scale(model).items() if n != tensor}, EIGHT)
+    assert reasons(made) == {"b": DEPTHWISE, "h": f"no scale: {tensor}", "k": f"no scale: {tensor}"}
+    newer = inserted(model, {n: s for n, s in every_scale(model).items() if n != tensor})
+    assert reasons(newer) == {"h": GATE, "k": GATE}
 
 
 def test_a_gate_of_maxima_stays_float() -> None:
