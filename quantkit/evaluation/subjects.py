@@ -26,6 +26,8 @@ from quantkit.graph.shape_inference import shapes_for_inputs
 from quantkit.paths import exists, given_list, is_file
 from quantkit.qdq.layer_counts import count_fp8_layers, count_int8_layers
 from quantkit.qdq.reader import has_qdq
+from quantkit.table import read_table
+from quantkit.tensorrt_version import OLDEST_MAJOR, number_text
 from quantkit.values import ModelInput, with_free_batches
 
 if TYPE_CHECKING:
@@ -229,12 +231,16 @@ def model_bytes(model: Model) -> int:
 
 
 def table_subject(model: Model, table: Path, min_coverage: float) -> Subject:
-    """Return a float model with Q/DQ inserted in memory where TensorRT would quantize. TableError, StaleError."""
+    """Return a float model with Q/DQ inserted in memory where the TensorRT that a table is for would quantize.
+    TableError, StaleError."""
     from quantkit.quantization.options import QuantizeOptions
     from quantkit.quantization.quantize import quantize
     from quantkit.quantization.record import quantization_record
 
-    made = quantize(model, table=table, options=QuantizeOptions(min_coverage=min_coverage))
+    number = read_table(table).header.version
+    version = None if number is None else number_text(max(number, 1000 * OLDEST_MAJOR))
+    options = QuantizeOptions(min_coverage=min_coverage, tensorrt_version=version)
+    made = quantize(model, table=table, options=options)
     simulated = replace(model, proto=made.proto)
     record = quantization_record(simulated.metadata, model.path.name)
     assert record is not None
