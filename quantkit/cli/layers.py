@@ -60,6 +60,7 @@ OF_FIGURES = ("html", "keep", "keep_db", "parity", "top", "as_markdown")
 @click.option("--against", metavar="PATH", type=options.PATH, help="Q/DQ model derived from MODEL by any tool.")
 @options.data_choice("batch_size", "threads", default_limit=128)
 @options.layer_selection()
+@options.tensorrt_version
 @click.option(
     "--top", metavar="N", type=WHOLE, default=10, show_default=True, help="Number of layers and tensors to show."
 )
@@ -196,7 +197,7 @@ def refuse_unused_layers_options(
     reasons |= {} if sources["table"] else {"min_coverage": "it is for --table"}
     reasons |= {} if parity else {"device": "it is for --parity"}
     if sources["against"]:
-        reasons |= dict.fromkeys(("rule", "policy"), "the Q/DQ model already decides it")
+        reasons |= dict.fromkeys(("rule", "policy", "tensorrt_version"), "the Q/DQ model already decides it")
     elif sources["table"]:
         reasons["rule"] = "the scales of a table are used unchanged"
     refuse_unused(reasons)
@@ -218,8 +219,10 @@ def layers_options(
     keep, keep_db = own["keep"], own["keep_db"]
     if writes and keep is None and keep_db is None and own["shard"] is None:
         keep = KEPT
-    chosen = selection.keywords()
-    return LayersOptions(**chosen, keep=keep, keep_db=keep_db, data=samples.reading(), merge=own["merge"], force=force)
+    return LayersOptions(
+        **selection.keywords(), tensorrt_version=own["tensorrt_version"], keep=keep, keep_db=keep_db,
+        data=samples.reading(), merge=own["merge"], force=force,
+    )  # fmt: skip
 
 
 def measure_part(

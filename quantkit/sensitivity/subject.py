@@ -149,7 +149,7 @@ def subject_from_scales(
     network = replace(source, proto=fold_batch_norms(source).proto)
     excluded = select_nodes(options.exclude, network, "--exclude")
     included = select_nodes(options.include, network, "--include")
-    choices = options.types.applied_to(network, Choices(options.policy, excluded, included))
+    choices = options.types.applied_to(network, Choices(options.policy, excluded, included, tensorrt=options.major))
     if statistics is not None:
         scales = scales_by_rule(statistics[0], options.rule, statistics[1], choices.types)
     else:
@@ -163,6 +163,7 @@ def subject_from_scales(
         "quantkit": __version__,
         "model": source.sha256,
         "scales": dict(scales.record),
+        "tensorrt": options.major,
         "type": NetworkType.of(made.types.values()).value,
     }
     quantized = replace(network, proto=made.proto, sha256="")

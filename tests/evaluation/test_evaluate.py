@@ -29,7 +29,7 @@ from quantkit.evaluation.json_document import evaluation_json, parse_evaluation
 from quantkit.evaluation.options import EvaluateOptions
 from quantkit.evaluation.result import ChangedSample, Evaluation, ModelKind
 from tests.support.networks import BUNDLED, network
-from tests.support.qdq import every_scale, model_of, noise
+from tests.support.qdq import write_gated_block
 
 RANDOM = np.random.default_rng(3)
 CLASSES = 4
@@ -162,18 +162,8 @@ def test_qdq_models_and_tables_have_their_kinds(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_a_table_is_simulated_for_the_tensorrt_that_it_is_for(tmp_path: Path, header: str, layers: int) -> None:
     """TensorRT 8 runs a gate behind a depthwise convolution in INT8; which TensorRT is installed does not matter."""
-    text = (
-        "(float[N, 8, 6, 6] x) => (float[N, 8, 6, 6] y) { a = Conv(x, w) b = Conv<group = 8, pads = [1, 1, 1, 1]>(a, d)"
-        " p = GlobalAveragePool(b) h = Conv(p, v) i = Relu(h) k = Conv(i, u) g = Sigmoid(k) m = Mul(b, g)"
-        " y = Conv(m, w) }"
-    )
-    weights = {"w": noise(8, 8, 1, 1), "d": noise(8, 1, 3, 3), "v": noise(4, 8, 1, 1), "u": noise(8, 4, 1, 1)}
-    model = model_of(text, 17, **weights)
-    onnx.save(model.proto, tmp_path / "gate.onnx")
-    lines = [f"{name}: {np.float32(scale).view(np.uint32):x}" for name, scale in every_scale(model).items()]
-    (tmp_path / "gate.calib").write_text("\n".join([header, *lines, ""]))
-    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(2, 8, 6, 6)).astype(np.float32))
-    made = evaluate([tmp_path / "gate.onnx", f"{tmp_path / 'gate.onnx'}+{tmp_path / 'gate.calib'}"], tmp_path / "x.npy")
+    network, table, samples = write_gated_block(tmp_path, header)
+    made = evaluate([network, f"{network}+{table}"], samples)
     assert made.candidates[0].int8_layers == (layers, 5)
 
 

@@ -33,6 +33,7 @@ from quantkit.sensitivity.options import LayersOptions
 from quantkit.sensitivity.result import MISFIT, LayerError, Sensitivity
 from quantkit.view import CONTROL
 from tests.support.networks import Command, network
+from tests.support.qdq import write_gated_block
 
 STATS = "net/model.stats.safetensors"
 FEW = LayersOptions(data=DataOptions(limit=8))
@@ -257,6 +258,16 @@ def test_the_file_is_what_quantize_and_build_take(
         write_exclusions(found, "worst.txt")
 
 
+@pytest.mark.parametrize(("version", "gate"), [("8.6.1", {"h", "k"}), ("10.3.0", set())])
+def test_layers_are_those_of_the_tensorrt_that_the_network_is_for(tmp_path: Path, version: str, gate: set[str]) -> None:
+    """As those of `quantize`: TensorRT 8 runs a gate behind a depthwise convolution in INT8."""
+    network, table, samples = write_gated_block(tmp_path, "TRT-8601-EntropyCalibration2")
+    found = layers(network, table=table, data=samples, options=LayersOptions(tensorrt_version=version))
+    made = quantkit.quantize(network, table=table, tensorrt_version=version)
+    assert {layer.node for layer in found.layers if layer.operator == "Conv"} == {"a", "b", "y"} | gate
+    assert made.left.keys() == {"h", "k"} - gate
+
+
 def test_a_name_that_a_line_cannot_hold() -> None:
     layer = LayerError("conv #1", "Conv", 20.0, 30.0, 10.0, 1.0, 20.0, 9)
     found = Sensitivity("m.onnx", "s", 20.0, (layer,), (), 1, (), {}, 0.0, ("conv #1",), 30.0)
@@ -320,6 +331,7 @@ def test_the_command_marks_scales_that_do_not_fit(calibrated: Path) -> None:
         (("--limit", 3), "limit= has no effect: it is for data="),
         (("--keep", 3, "--data", "imgs"), "--keep has no effect: it is for --exclude-file"),
         (("--against", "q.onnx", "--rule", "mse", "--data", "imgs"), "rule= has no effect"),
+        (("--against", "q.onnx", "--tensorrt-version", "8.6.1", "--data", "imgs"), "tensorrt_version= has no effect"),
         (("--table", "net/model.calib", "--rule", "mse", "--data", "imgs"), "rule= has no effect"),
         (("--device", 1), "device= has no effect: it is for --parity"),
         (("--parity",), "--parity compares a Q/DQ model with its engine on data"),

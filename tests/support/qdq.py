@@ -49,6 +49,23 @@ def model_of(text: str, opset: int = 17, **weights: NDArray[Any]) -> Model:
     return Model(Path("net.onnx"), network(text, opset, **weights), "")
 
 
+def write_gated_block(folder: Path, header: str) -> tuple[Path, Path, Path]:
+    """Write a network of a depthwise convolution with a gate (h, k) between two others (a, y), a table, two samples."""
+    head = "(float[N, 8, 6, 6] x) => (float[N, 8, 6, 6] y)"
+    text = (
+        "a = Conv(x, w) b = Conv<group = 8, pads = [1, 1, 1, 1]>(a, d) p = GlobalAveragePool(b) h = Conv(p, v)"
+        " i = Relu(h) k = Conv(i, u) g = Sigmoid(k) m = Mul(b, g) y = Conv(m, w)"
+    )
+    weights = {"w": noise(8, 8, 1, 1), "d": noise(8, 1, 3, 3), "v": noise(4, 8, 1, 1), "u": noise(8, 4, 1, 1)}
+    model = model_of(f"{head} {{ {text} }}", **weights)
+    network, table, samples = folder / "gate.onnx", folder / "gate.calib", folder / "gate.npy"
+    onnx.save(model.proto, network)
+    lines = [f"{name}: {np.float32(scale).view(np.uint32):x}" for name, scale in every_scale(model).items()]
+    table.write_text("\n".join([header, *lines, ""]))
+    np.save(samples, noise(2, 8, 6, 6))
+    return network, table, samples
+
+
 def noise(*shape: int) -> NDArray[Any]:
     """Weights of a shape, the same ones every time."""
     return np.random.default_rng(shape).normal(size=shape).astype(np.float32)
