@@ -22,7 +22,9 @@ from quantkit.linting.finding import Finding
 from quantkit.linting.fix import fix_model
 from quantkit.linting.registry import lint_model, lint_rules
 from quantkit.qdq.insert import insert_qdq
+from quantkit.qdq.placement import Choices
 from quantkit.table import read_table
+from tests.support.qdq import behind_pairs, inserted, model_of, noise
 
 SEVERITY = {rule.name: rule.severity for rule in lint_rules()}
 RANDOM = np.random.default_rng(11)
@@ -134,6 +136,20 @@ def test_what_tensorrt_wants_has_no_findings(text: str) -> None:
     assert fix_model(model) == (model.proto, ())
 
 
+@pytest.mark.parametrize("version", [None, 8, 10])
+def test_what_quantize_places_has_no_findings(version: int | None) -> None:
+    """A HardSwish behind a depthwise convolution, and a tensor that a convolution and a Concat read."""
+    text = (
+        "(float[1, 8, 6, 6] x) => (float[1, 8, 6, 6] y) { a = Conv(x, w) b = Conv<group = 8, pads = [1, 1, 1, 1]>(a, d)"
+        " c = HardSwish(b) e = Conv(c, w) l = Concat<axis = 1>(c, e) y = Conv(l, v) }"
+    )
+    model = model_of(text, w=noise(8, 8, 1, 1), d=noise(8, 1, 3, 3), v=noise(8, 16, 1, 1))
+    made = inserted(model, choices=Choices(tensorrt=version))
+    assert behind_pairs(made, "l") == [version == 8, False]
+    assert behind_pairs(made, "c") == [version == 8]
+    assert lint_model(replace(model, proto=made.proto)) == ()
+
+
 def test_weights_may_use_the_whole_of_int8() -> None:
     assert lint_model(network(f"{IMAGE} {{ {CLEAN} }}", w=np.full_like(INT8, -128))) == ()
 
@@ -200,8 +216,8 @@ STRUCTURES: dict[str, tuple[str, str, str]] = {
                        " c = Concat<axis = 1>(d, e) q3 = QuantizeLinear(c, s, z) y = DequantizeLinear(q3, s, z) }",
                        "2 scales (0.05 … 0.07)"),
     "half Concat": ("concat-scales", "(float[1, 3] x, float[1, 3] a) => (float[1, 6] y)"
-                    f" {{ {PAIR} c = Concat<axis = 1>(d, a) q3 = QuantizeLinear(c, s, z)"
-                    " y = DequantizeLinear(q3, s, z) }", "1 of 2 inputs"),
+                    f" {{ {PAIR} c = Concat<axis = 1>(d, a) q3 = QuantizeLinear(c, f, z)"
+                    " y = DequantizeLinear(q3, f, z) }", "1 of 2 inputs"),
     "around MaxPool": ("commuting-scales", f"{SAME} {{ {PAIR} m = MaxPool<kernel_shape = [1, 1]>(d)"
                        " q2 = QuantizeLinear(m, f, z) y = DequantizeLinear(q2, f, z) }", "0.05 before it and 0.07"),
     "two scales": ("tensor-scales", f"{SAME} {{ {PAIR} q2 = QuantizeLinear(x, f, z) e = DequantizeLinear(q2, f, z)"
@@ -419,6 +435,12 @@ def test_a_hardswish_fuses_behind_kernels_that_write_float(shape: tuple[int, ...
     pairs = f"{PAIR} k = DequantizeLinear(w8, s, z) c = Conv<group = {group}>(d, k) q2 = QuantizeLinear(c, f, z)"
     text = f"{head} {{ {pairs} e = DequantizeLinear(q2, f, z) y = HardSwish(e) }}"
     assert ("blocked-fusion" in found(network(text, w8=np.full(shape, 5, np.int8)))) == blocked
+
+
+def test_a_concat_of_one_scale_in_front_and_behind_needs_no_pair_on_each_input() -> None:
+    """So `quantize` writes it for TensorRT 8, where it is faster."""
+    text = STRUCTURES["half Concat"][1].replace("(c, f, z)", "(c, s, z)").replace("(q3, f, z)", "(q3, s, z)")
+    assert lint_model(network(text)) == ()
 
 
 def test_a_concat_that_stays_float_may_have_any_scales() -> None:
