@@ -104,7 +104,8 @@ def rendered(document: Mapping[str, Any]) -> str:
         f" compositions for unet and detector; onnxruntime {document['onnxruntime']} with fake quantization,"
         f" {machine['date'][:10]}.",
         "SQNR of the outputs in dB; in brackets the drop in points and the agreement with FP32 in %. Calibration takes"
-        " the first of 512 images. Written by `benchmarks/rules.py`; networks: `benchmarks/train_architectures.py`.",
+        f" the first of 512 images; Q/DQ is placed as for TensorRT {document['tensorrt']}. Written by"
+        " `benchmarks/rules.py`; networks: `benchmarks/train_architectures.py`.",
         *([document["remark"]] if "remark" in document else []),
     ]
     for count in counts:

@@ -43,6 +43,8 @@ OUTPUT = HERE / "results" / "rules.json"
 NETWORKS = ("resnet20", "mobilenetv2", "vit")
 COMPOSED = {"unet": ("masks", 64), "detector": ("boxes", 96)}
 TESTED_COMPOSITIONS = 500
+TENSORRT = "8.6.0"
+"""What the Q/DQ models are for, whichever version is installed: placements differ."""
 BATCH = 50
 
 
@@ -123,10 +125,11 @@ def quantized(model: Model, images: Path, rules: tuple[Any, ...]) -> Any:
     statistics = quantkit.calibrate(proto, images, options=CalibrateOptions(backend="onnxruntime"), **common).statistics
     for rule in rules:
         name = rule if isinstance(rule, str) else rule.name
-        made = quantkit.quantize(proto, statistics=statistics, options=QuantizeOptions(rule=rule))
-        yield name, Model(model.path, made.proto, "")
-    alone = QuantizeOptions(data=DataOptions(threads=1))  # as many tasks as cores run beside each other
-    yield "with data", Model(model.path, quantkit.quantize(proto, data=images, options=alone, **common).proto, "")
+        alone = QuantizeOptions(rule=rule, tensorrt_version=TENSORRT)
+        yield name, Model(model.path, quantkit.quantize(proto, statistics=statistics, options=alone).proto, "")
+    threads = DataOptions(threads=1)  # as many tasks as cores run beside each other
+    chosen = QuantizeOptions(data=threads, tensorrt_version=TENSORRT)
+    yield "with data", Model(model.path, quantkit.quantize(proto, data=images, options=chosen, **common).proto, "")
 
 
 def main() -> None:
@@ -146,6 +149,7 @@ def main() -> None:
     document |= {
         "machine": asdict(this_machine()),
         "onnxruntime": version("onnxruntime"),
+        "tensorrt": TENSORRT,
         "images": 10_000 // given.every,
     }
     document["compositions"] = TESTED_COMPOSITIONS
