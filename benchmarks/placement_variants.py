@@ -44,10 +44,10 @@ from quantkit.graph.index import GraphIndex  # noqa: E402
 from quantkit.graph.operators import ACTIVATIONS, SIGMOIDS, WEIGHTED  # noqa: E402
 from quantkit.qdq import insert, placement  # noqa: E402
 from quantkit.qdq.patterns.gates import find_gates, gate_nodes, is_global_pool  # noqa: E402
+from quantkit.qdq.patterns.int8_kernels import DEPTHWISE, narrow_kind  # noqa: E402
 from quantkit.qdq.patterns.int8_readers import Int8Readers, find_int8_readers  # noqa: E402
 from quantkit.qdq.placement import Choices, Placement, place_pairs  # noqa: E402
 from quantkit.qdq.shared_scales import MOVING_READERS, AnyScales  # noqa: E402
-from quantkit.qdq.weighted_operators import DEPTHWISE, narrow_kind  # noqa: E402
 from quantkit.values import QuantizedType  # noqa: E402
 
 TENSORRT = "8.6.0"

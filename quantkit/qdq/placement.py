@@ -51,6 +51,7 @@ from quantkit.graph.operators import (
 from quantkit.qdq.float_reason import LEAST, FloatCause, FloatReason, int8_obstacle
 from quantkit.qdq.patterns.detection_heads import find_detection_heads
 from quantkit.qdq.patterns.gates import find_gates, gate_nodes
+from quantkit.qdq.patterns.int8_kernels import FLOAT_OUTPUT_FROM, missing_int8_kernel, reads_silu
 from quantkit.qdq.patterns.int8_readers import Int8Readers, find_int8_readers
 from quantkit.qdq.patterns.residual_adds import comes_from_weighted, is_enlarged_skip, leader_of_add, skip_inputs
 from quantkit.qdq.shared_scales import (
@@ -62,14 +63,7 @@ from quantkit.qdq.shared_scales import (
     moving_readers,
     scale_sharing_nodes,
 )
-from quantkit.qdq.weighted_operators import (
-    FLOAT_OUTPUT_FROM,
-    fused_with,
-    missing_fp8_kernel,
-    narrow_kind,
-    slow_groups,
-    writes_int8,
-)
+from quantkit.qdq.weighted_operators import missing_fp8_kernel
 from quantkit.values import NamedChoice, QuantizedType
 
 if TYPE_CHECKING:
@@ -161,9 +155,9 @@ class PairPlacer:
             self._decide(number, self._weighted(number))
         weighted = dict(self._inputs)
         self._decide_others()
-        while narrow := self._narrow():  # what lies in front of them gets INT8 for nothing, and is decided again
-            self._inputs = {n: places for n, places in weighted.items() if n not in narrow}
-            self._left = {n: why for n, why in self._left.items() if self._wires.nodes[n].op_type in WEIGHTED} | narrow
+        while lacking := self._lacking():  # what lies in front of them gets INT8 for nothing, and is decided again
+            self._inputs = {n: places for n, places in weighted.items() if n not in lacking}
+            self._left = {n: why for n, why in self._left.items() if self._wires.nodes[n].op_type in WEIGHTED} | lacking
             weighted = dict(self._inputs)
             self._decide_others()
         if apart := self._apart():
@@ -233,12 +227,12 @@ class PairPlacer:
                 self._inputs.pop(number, None)
                 self._left.pop(number, None)
 
-    def _narrow(self) -> dict[int, FloatReason]:
+    def _lacking(self) -> dict[int, FloatReason]:
         """Return what was quantized and has no INT8 kernel in TensorRT 8, or a slow one: convolutions, and those of
         gates that are not read behind pairs."""
         if not self._is_for_tensorrt8:
             return {}
-        lacking = {number: self._missing_kernel(number) for number in self._inputs}
+        lacking = {number: missing_int8_kernel(self._wires, number, self._inputs) for number in self._inputs}
         lacking |= {number: self._gate_reason(number) for number in self._behind.unused(self._inputs)}
         return {number: reason for number, reason in lacking.items() if reason and not self._is_wanted(number)}
 
@@ -247,38 +241,6 @@ class PairPlacer:
         products = sorted(self._behind.gates[number] - self._inputs.keys())
         found = [int8_obstacle(self._wires, n, self._behind.places[n], self._scales) for n in products]
         return next(filter(None, found), FloatReason(FloatCause.GATE))
-
-    def _missing_kernel(self, number: int) -> FloatReason | None:
-        """Return why a quantized convolution should be float: TensorRT 8 has no kernel for it that writes float, or one
-        that writes INT8 and is slow."""
-        node, kind = self._wires.nodes[number], narrow_kind(self._wires, number)
-        slow = "" if kind else slow_groups(self._wires, number)
-        if not kind and not slow:
-            return None
-        written = writes_int8(self._wires, node.output[0], self._inputs, fused_with(kind) if kind else ACTIVATIONS)
-        if slow:
-            return FloatReason(FloatCause.SLOW_KERNEL, f"({slow})") if written else None
-        if written or self._is_fused_silu(node.input[0]):
-            return None
-        return FloatReason(FloatCause.FLOAT_OUTPUT, f"({kind})")
-
-    def _is_fused_silu(self, tensor: str) -> bool:
-        """Return whether a quantized convolution makes a tensor with x·sigmoid(x) behind it.
-
-        TensorRT 8 fuses the two if INT8 is written, but not if it writes float; a conversion behind them costs less.
-        """
-        maker = self._wires.maker(tensor)
-        if maker is None or not self._wires.is_silu(maker):
-            return False
-        return any(comes_from_weighted(self._wires, name, self._inputs, alone=False) for name in maker.input)
-
-    def _lets_silu_fuse(self, number: int) -> bool:
-        """Return whether TensorRT 8 fuses a SiLU with the convolution in front of it only if a convolution is INT8."""
-        node = self._wires.nodes[number]
-        if not self._is_for_tensorrt8 or node.op_type not in CONVOLUTIONS:
-            return False
-        maker = self._wires.maker(node.input[0])
-        return maker is not None and self._wires.is_silu(maker)
 
     def _kept(self, number: int) -> FloatReason | None:
         """Return why a node stays float although it could be quantized; None if it does not."""
@@ -289,7 +251,7 @@ class PairPlacer:
             return None
         if name in self._choices.kept:
             return self._choices.kept[name]
-        if number in self._heads and not self._lets_silu_fuse(number):
+        if number in self._heads and not (self._is_for_tensorrt8 and reads_silu(self._wires, number)):
             return FloatReason(FloatCause.DETECTION_HEAD, f"({self._heads[number]})")
         policy = self._choices.policy
         if self._choices.type_of(name) is QuantizedType.FP8 and node.op_type in CONVOLUTIONS:

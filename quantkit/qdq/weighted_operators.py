@@ -7,7 +7,6 @@ LSTM, GRU, RNN, Einsum, DeformConv                 float
 operators of other domains with weights            float
 integer operators of ONNX and onnxruntime          as they are
 
-Some convolutions have INT8 kernels in TensorRT 8 that write INT8 alone: docs/decisions/0018-kernels-that-write-int8.md.
 FP8 kernels of TensorRT 10 and later, by modelopt's exporter (modelopt/onnx/quantization/fp8.py) and NVIDIA/TensorRT
 issue 3987: Gemm and MatMul; Conv with at least 16 input and output channels, of equal remainders by 16, and at most 32
 taps. TensorRT-RTX 1.7 has them for every Conv (measured): docs/decisions/0022-fp8.md.
@@ -22,13 +21,9 @@ from typing import TYPE_CHECKING
 
 from quantkit.graph.dependencies import constant_tensors
 from quantkit.graph.functions import Key, function_key
-from quantkit.graph.index import GraphIndex
 from quantkit.graph.model import DTYPES, node_name
 from quantkit.graph.operators import (
-    ACTIVATIONS,
     BOX_SELECTING,
-    CLIPPING,
-    COMMUTING,
     ONNX_DOMAINS,
     UNQUANTIZED_WEIGHTED,
     WEIGHTED,
@@ -42,14 +37,6 @@ from quantkit.qdq.reader import is_qdq
 if TYPE_CHECKING:
     import onnx
 
-FLOAT_OUTPUT_FROM = 10
-"""The first major version of TensorRT with INT8 kernels for depthwise convolutions that write float."""
-DEPTHWISE = "depthwise"
-HARD_SWISH = "HardSwish"
-FEW_CHANNELS = 3
-"""The most input channels of convolutions that have special kernels: those of images."""
-FAST_GROUPS = frozenset({1, 4, 8, 16, 32})
-"""Channels of a group, and multiples of the largest, that are not known to have a slow INT8 kernel in TensorRT 8."""
 FP8_CHANNELS, FP8_TAPS = 16, 32
 """The fewest channels, and the most taps, of convolutions that have FP8 kernels."""
 FLOATS = frozenset({"float16", "float32", "float64", "bfloat16"})
@@ -138,76 +125,6 @@ def has_matrix(
 def full_type(node: onnx.NodeProto) -> str:
     """Return the type of an operator, with its domain if that is not ONNX's."""
     return str(node.op_type) if node.domain in ONNX_DOMAINS else f"{node.domain}.{node.op_type}"
-
-
-def narrow_kind(wires: GraphIndex, number: int) -> str:
-    """Return what makes a convolution one whose INT8 kernels write INT8 alone in TensorRT 8; empty for all others."""
-    node = wires.nodes[number]
-    if node.op_type != "Conv" or node.input[1] not in wires.weights:
-        return ""
-    return narrow_kind_of(node, wires.weights[node.input[1]].dims)
-
-
-def narrow_kind_of(convolution: onnx.NodeProto, weight: Sequence[int | None]) -> str:
-    """Return the same of a Conv whose weights have the shape `weight`.
-
-    Depthwise ones have no other kernel, nor one with a curved activation like SiLU behind it. Those with few input
-    channels have, but one that computes 32 of them, behind a conversion of its own.
-    """
-    outputs, inputs = tuple(weight)[:2]
-    groups = max((a.i for a in convolution.attribute if a.name == "group"), default=1)
-    if groups > 1:
-        return DEPTHWISE if inputs == 1 and outputs == groups else ""
-    return f"{inputs} input channels" if inputs is not None and inputs <= FEW_CHANNELS else ""
-
-
-def fused_with(kind: str) -> frozenset[str]:
-    """Return the activations inside the kernels of convolutions of a narrow kind; with Sigmoid, SiLU."""
-    return CLIPPING | {"Sigmoid"} if kind == DEPTHWISE else ACTIVATIONS - {HARD_SWISH}
-
-
-def slow_groups(wires: GraphIndex, number: int) -> str:
-    """Return the width of a grouped convolution whose INT8 kernel is slow in TensorRT 8; empty for all others.
-
-    Groups of 4, 16 and 32 channels have kernels of their own, or for tensor cores. Those of 24 have the one for any
-    width, which took four to seven times as long as FP16 (docs/decisions/0018-kernels-that-write-int8.md).
-    """
-    node = wires.nodes[number]
-    if node.op_type != "Conv" or node.input[1] not in wires.weights:
-        return ""
-    width = wires.weights[node.input[1]].dims[1]
-    groups = max((a.i for a in node.attribute if a.name == "group"), default=1)
-    fast = width in FAST_GROUPS or width % max(FAST_GROUPS) == 0
-    return "" if groups == 1 or fast else f"groups of {width} channels"
-
-
-def writes_int8(
-    wires: GraphIndex, tensor: str, quantized: Mapping[int, tuple[int, ...]], fused: frozenset[str] = ACTIVATIONS
-) -> bool:
-    """Return whether everything that reads a tensor reads it behind a pair, so that its kernel writes INT8.
-
-    fused: activations that are part of the kernel, as a residual Add is; operators that move values move INT8.
-    """
-    if tensor in wires.outputs or wires.captured.get(tensor):
-        return False
-    through = COMMUTING | fused | {"BatchNormalization"}
-    for reader, node in wires.uses(tensor):
-        places = quantized.get(reader.number, ())
-        if reader.place in places:
-            continue
-        moves = node.op_type in through and (reader.place == 0 or node.op_type == "Concat")
-        fuses = moves or is_fused_silu(wires, node, fused) or (node.op_type == "Add" and len(places) == 1)
-        if not fuses or not all(writes_int8(wires, name, quantized, fused) for name in node.output if name):
-            return False
-    return True
-
-
-def is_fused_silu(wires: GraphIndex, node: onnx.NodeProto, fused: frozenset[str]) -> bool:
-    """Return whether a node is the product of a SiLU that `fused` has, or of HardSwish written as x·hardsigmoid(x)."""
-    if "Sigmoid" not in fused or not wires.is_silu(node):
-        return False
-    makers = [wires.maker(name) for name in node.input]
-    return HARD_SWISH in fused or any(maker is not None and maker.op_type == "Sigmoid" for maker in makers)
 
 
 def missing_fp8_kernel(node: onnx.NodeProto, weight: Sequence[int | None] | None) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from quantkit.graph.index import GraphIndex
 from quantkit.graph.operators import CLIPPING
 from quantkit.qdq.patterns.gates import Gate, gate_nodes
-from quantkit.qdq.weighted_operators import DEPTHWISE, HARD_SWISH, fused_with, narrow_kind, writes_int8
+from quantkit.qdq.patterns.int8_kernels import DEPTHWISE, HARD_SWISH, fused_with, narrow_kind, writes_int8
 
 AVERAGING = frozenset({"AveragePool", "GlobalAveragePool", "ReduceMean"})
 """Pools that TensorRT 8 has INT8 kernels for where they are global."""

@@ -10,8 +10,8 @@ from quantkit.graph.operators import FUSED_BEHIND_CONVOLUTION
 from quantkit.linting.finding import Defect
 from quantkit.linting.neighbours import fusible_convolution, weight_shape
 from quantkit.linting.rule import LintRule
+from quantkit.qdq.patterns.int8_kernels import HARD_SWISH, narrow_kind_of
 from quantkit.qdq.reader import QdqGraph
-from quantkit.qdq.weighted_operators import HARD_SWISH, narrow_kind_of
 
 if TYPE_CHECKING:
     import onnx
