@@ -85,7 +85,7 @@ def quantize(
     """
     from quantkit.cli.terminal.progress import Spinner
     from quantkit.quantization.options import QuantizeOptions
-    from quantkit.quantization.quantize import planned_type
+    from quantkit.quantization.planned_type import planned_type
     from quantkit.quantization.quantize import quantize as run
     from quantkit.repairs.registry import parse_repairs
 

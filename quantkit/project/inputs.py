@@ -22,7 +22,8 @@ from quantkit.project.settings import NODE_LISTS, Settings
 from quantkit.project.store import refuse_foreign_files
 from quantkit.quantization.node_types import describe_float
 from quantkit.quantization.options import QuantizeOptions
-from quantkit.quantization.quantize import plan_types, refuse_quantized
+from quantkit.quantization.planned_type import plan_types
+from quantkit.quantization.quantize import refuse_quantized
 from quantkit.regular_file import regular_file_digest
 from quantkit.repairs.registry import resolve_repairs
 from quantkit.rules import as_rules, rule_in_type

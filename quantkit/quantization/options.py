@@ -114,13 +114,17 @@ class QuantizeOptions:
         return WeightForm.FLOAT if self.major < FLOAT_WEIGHTS_BELOW else WeightForm(self.types.network_type.value)
 
     @property
+    def target(self) -> str:
+        """The TensorRT that the model is for: as asked, the installed one, or the default."""
+        if self.tensorrt_version is not None:
+            return self.tensorrt_version
+        installed = installed_number()
+        return number_text(installed) if installed else DEFAULT_VERSION
+
+    @property
     def major(self) -> int:
         """Major version of the TensorRT that the model is for. UsageError."""
-        asked = self.tensorrt_version
-        if asked is None:
-            installed = installed_number()
-            asked = number_text(installed) if installed else DEFAULT_VERSION
-        return parse_version(asked)[0]
+        return parse_version(self.target)[0]
 
 
 class QuantizeFields(DataFields, total=False):

@@ -53,6 +53,7 @@ from quantkit.quantization.reuse import (
 from quantkit.quantization.scales import (
     QuantizationScales,
     load_statistics_for,
+    other_version_notes,
     refuse_other_preprocess,
     refuse_rule_of_int8,
     refuse_table_of_another_type,
@@ -192,20 +193,6 @@ def placement_choices(options: QuantizeOptions, network: Model) -> Choices:
     excluded = select_nodes(options.exclude, network, "--exclude")
     included = select_nodes(options.include, network, "--include")
     return options.types.applied_to(network, Choices(options.policy, excluded, included, tensorrt=options.major))
-
-
-def planned_type(model: AnyModel, options: QuantizeOptions) -> NetworkType:
-    """Return the type of the network that `quantize` will make. UsageError, ModelError."""
-    if not options.types.named:
-        return options.types.network_type
-    source = load_model(model)
-    refuse_quantized(source)
-    return NetworkType.of(plan_types(source, options).types)
-
-
-def plan_types(source: Model, options: QuantizeOptions) -> Choices:
-    """Return the choices about a float network's nodes, whose types it will have: both only if it does. UsageError."""
-    return placement_choices(options, replace(source, proto=fold_batch_norms(source).proto))
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,7 +336,8 @@ def finish_model(
     prepared: PreparedModel,
 ) -> tuple[onnx.ModelProto, tuple[str, ...]]:
     """Return the network in the form that TensorRT computes best, in FP16 if asked for, with provenance; and notes."""
-    proto, notes = made.proto, list[str]()
+    placed_for = options.target if options.tensorrt_version is None else None
+    proto, notes = made.proto, other_version_notes(scales.table_version, placed_for)
     clips: tuple[str, ...] = ()
     if options.type is QuantizedType.INT8:
         proto, clips = without_misread_clips(replace(source, proto=proto, sha256=""))

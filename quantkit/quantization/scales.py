@@ -18,10 +18,12 @@ from quantkit.errors import StaleError, TableError, UsageError
 from quantkit.graph import Model, watched_tensors
 from quantkit.numerics import scale_of
 from quantkit.preprocess import PRESETS, parse_preprocess, resolve_spec
+from quantkit.qdq.patterns.int8_kernels import FLOAT_OUTPUT_FROM
 from quantkit.qdq.shared_scales import TypedScales
 from quantkit.rules import Rule, SelectingRule, as_rules, rule_in_type
 from quantkit.statistics import Statistics, given_statistics
 from quantkit.table import Coverage, coverage
+from quantkit.tensorrt_version import number_text, parse_version
 from quantkit.values import QuantizedType
 
 
@@ -40,6 +42,8 @@ class QuantizationScales:
     rules: Mapping[QuantizedType, Mapping[str, str]] = field(default_factory=dict)
     coverage: Coverage | None = None
     statistics: Statistics | None = None
+    table_version: int | None = None
+    """The number of the TensorRT that the table is for; None for statistics, and tables that name none."""
 
     @property
     def scales(self) -> Mapping[str, float]:
@@ -215,4 +219,18 @@ def scales_from_table(model: Model, path: Path, min_coverage: float) -> Quantiza
         )
     record = {"table": found.sha256, "header": table.header.text, "preprocess": known and known.preprocess}
     typed = TypedScales.of(table.scales, QuantizedType.INT8)
-    return QuantizationScales(typed, f"{path.name} verbatim", record, {}, covered)
+    return QuantizationScales(typed, f"{path.name} verbatim", record, {}, covered, table_version=table.header.version)
+
+
+def other_version_notes(table_version: int | None, target: str | None) -> list[str]:
+    """Return the note that pairs are placed for another TensorRT than a table is for, where placements differ.
+
+    target: the version that they are placed for; None if the user named it.
+    """
+    if table_version is None or target is None:
+        return []
+    asked = number_text(table_version)
+    if len({parse_version(version)[0] < FLOAT_OUTPUT_FROM for version in (asked, target)}) == 1:
+        return []
+    placed = f"pairs are placed for {target}: --tensorrt-version {asked} places them for that"
+    return [f"the table is for TensorRT {asked}, and {placed}"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -114,6 +115,17 @@ def test_every_scale_of_a_table_is_taken_as_it_is(calibrated: Path) -> None:
         assert np.float32(scale).tobytes() == np.float32(table.scales[tensor]).tobytes()
     assert made.coverage is not None
     assert made.coverage.share == 1.0
+
+
+def test_a_table_for_tensorrt_8_says_that_pairs_are_placed_for_a_newer_one(calibrated: Path) -> None:
+    text = Path("net/model.calib").read_text()
+    Path("old.calib").write_text(re.sub(r"^TRT-\d+", "TRT-8601", text))
+    said = "the table is for TensorRT 8.6.1, and pairs are placed for 10.3.0"
+    assert any(note.startswith(said) for note in quantkit.quantize("net/model.onnx", table="old.calib").notes)
+    for given in ({"tensorrt_version": "10.3.0"}, {"tensorrt_version": "8.6.1"}):
+        made = quantkit.quantize("net/model.onnx", table="old.calib", **given)
+        assert not any("pairs are placed" in note for note in made.notes)
+    assert not any("pairs are placed" in n for n in quantkit.quantize("net/model.onnx", table="net/model.calib").notes)
 
 
 @pytest.mark.parametrize(("factor", "of_statistics"), [(1.5, False), (20.0, True)])
@@ -363,7 +375,7 @@ def test_a_stopped_run_leaves_nothing(calibrated: Path, tmp_path_factory: Any, n
     code = (
         "import os, sys, quantkit.quantization.repair_run as r, quantkit.cli as c\n"
         f"def stop(*a, **k): os.kill(os.getpid(), {int(number)})\n"
-        "r.calibrate = stop\n"
+        "r.statistics_after_rescaling = stop\n"
         "sys.argv = 'quantkit quantize net/model.onnx --data imgs --repair equalize -o out.onnx'.split()\n"
         "c.main()\n"
     )
