@@ -41,7 +41,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 import quantkit  # noqa: E402
 from quantkit.graph import load_model  # noqa: E402
 from quantkit.graph.index import GraphIndex  # noqa: E402
-from quantkit.graph.operators import ACTIVATIONS, SIGMOIDS, WEIGHTED  # noqa: E402
+from quantkit.graph.operators import ACTIVATIONS, SIGMOIDS, WEIGHTED, convolution_groups  # noqa: E402
 from quantkit.qdq import insert, placement  # noqa: E402
 from quantkit.qdq.patterns.gates import find_gates, gate_nodes, is_global_pool  # noqa: E402
 from quantkit.qdq.patterns.int8_kernels import DEPTHWISE, narrow_kind  # noqa: E402
@@ -157,7 +157,7 @@ def pair_depthwise(wires: GraphIndex, inputs: Inputs) -> None:
 def float_groups(wires: GraphIndex, inputs: Inputs) -> None:
     """Leave grouped convolutions that are not depthwise in float."""
     for number, node in enumerate(wires.nodes):
-        groups = max((a.i for a in node.attribute if a.name == "group"), default=1)
+        groups = convolution_groups(node)
         if node.op_type == "Conv" and groups > 1 and narrow_kind(wires, number) != DEPTHWISE:
             inputs.pop(number, None)
 

@@ -9,7 +9,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from quantkit.graph.index import GraphIndex
-from quantkit.graph.operators import weight_axis
+from quantkit.graph.operators import convolution_groups, weight_axis
 
 if TYPE_CHECKING:
     import onnx
@@ -81,7 +81,7 @@ def convolution_size(
     node: onnx.NodeProto, dims: tuple[int, ...], shape: tuple[int, ...], *, curved: bool
 ) -> OperatorSize:
     """Return the size of a convolution. dims: of its weights; shape: of its output."""
-    groups = max((a.i for a in node.attribute if a.name == "group"), default=1)
+    groups = convolution_groups(node)
     strides = next((list(a.ints) for a in node.attribute if a.name == "strides"), [1])
     kernel = math.prod(dims[2:]) ** (1 / max(len(dims) - 2, 1))
     transposed = node.op_type == "ConvTranspose"

@@ -206,6 +206,11 @@ def computes_in_integers(node: onnx.NodeProto) -> bool:
     return node.op_type in INTEGER_OPERATORS
 
 
+def convolution_groups(node: onnx.NodeProto) -> int:
+    """Return the `group` of a convolution."""
+    return int(next((a.i for a in node.attribute if a.name == "group"), 1))
+
+
 def weight_axis(node: onnx.NodeProto, k: int, rank: int) -> int:
     """Return the axis of the output channels of a weight of `rank` dimensions, which is input `k` of a node."""
     if node.op_type == "Conv":

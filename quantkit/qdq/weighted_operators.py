@@ -28,6 +28,7 @@ from quantkit.graph.operators import (
     UNQUANTIZED_WEIGHTED,
     WEIGHTED,
     computes_in_integers,
+    convolution_groups,
 )
 from quantkit.graph.subgraphs import subgraphs
 from quantkit.graph.weights import stored_tensors
@@ -137,7 +138,7 @@ def missing_fp8_kernel(node: onnx.NodeProto, weight: Sequence[int | None] | None
     if node.op_type != "Conv" or weight is None:
         return ""
     outputs, inputs, *kernel = (size or 0 for size in weight)
-    if inputs == 1 and any(a.name == "group" and a.i > 1 for a in node.attribute):
+    if inputs == 1 and convolution_groups(node) > 1:
         return "(depthwise)"
     if inputs < FP8_CHANNELS:
         return f"({inputs} input channels)"

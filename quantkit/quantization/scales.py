@@ -232,5 +232,5 @@ def other_version_notes(table_version: int | None, target: str | None) -> list[s
     asked = number_text(table_version)
     if len({parse_version(version)[0] < FLOAT_OUTPUT_FROM for version in (asked, target)}) == 1:
         return []
-    placed = f"pairs are placed for {target}: --tensorrt-version {asked} places them for that"
+    placed = f"pairs are placed for {target}: --tensorrt-version {asked} places them for the table's"
     return [f"the table is for TensorRT {asked}, and {placed}"]

@@ -25,7 +25,7 @@ from quantkit.graph.dead_nodes import remove_unread
 from quantkit.graph.index import wire_graph
 from quantkit.graph.model import DTYPES, Model
 from quantkit.graph.names import tensor_names, unique_name
-from quantkit.graph.operators import ONNX_DOMAINS, WEIGHTED, weight_axis
+from quantkit.graph.operators import ONNX_DOMAINS, WEIGHTED, convolution_groups, weight_axis
 from quantkit.graph.shape_inference import infer_types, tensor_shapes
 from quantkit.graph.subgraphs import subgraphs
 from quantkit.graph.tensors import FLOATS
@@ -295,11 +295,6 @@ def output_channels(node: onnx.NodeProto, weight: Array) -> int:
     """Return the number of output channels of a weighted operator."""
     axis = weight_axis(node, 1, weight.ndim)
     return int(weight.shape[axis]) * (convolution_groups(node) if node.op_type == "ConvTranspose" else 1)
-
-
-def convolution_groups(node: onnx.NodeProto) -> int:
-    """Return the `group` of a convolution."""
-    return int(next((a.i for a in node.attribute if a.name == "group"), 1))
 
 
 def scale_channels(weight: Array, factor: Array, node: onnx.NodeProto) -> Array:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from quantkit.graph.index import GraphIndex
-from quantkit.graph.operators import ACTIVATIONS, CLIPPING, COMMUTING, CONVOLUTIONS
+from quantkit.graph.operators import ACTIVATIONS, CLIPPING, COMMUTING, CONVOLUTIONS, convolution_groups
 from quantkit.qdq.float_reason import FloatCause, FloatReason
 from quantkit.qdq.patterns.residual_adds import comes_from_weighted
 
@@ -56,7 +56,7 @@ def narrow_kind_of(convolution: onnx.NodeProto, weight: Sequence[int | None]) ->
     conversion of its own.
     """
     outputs, inputs = tuple(weight)[:2]
-    groups = max((a.i for a in convolution.attribute if a.name == "group"), default=1)
+    groups = convolution_groups(convolution)
     if groups > 1:
         return DEPTHWISE if inputs == 1 and outputs == groups else ""
     return f"{inputs} input channels" if inputs is not None and inputs <= FEW_CHANNELS else ""
@@ -68,7 +68,7 @@ def fused_with(kind: str) -> frozenset[str]:
 
 
 def slow_groups(wires: GraphIndex, number: int) -> str:
-    """Return the width of a grouped convolution whose INT8 kernel is slow in TensorRT 8; empty for all others.
+    """Return what makes the INT8 kernel of a grouped convolution slow in TensorRT 8, its width; empty for all others.
 
     Groups of 4, 16 and 32 channels have kernels of their own, or for tensor cores. Those of 24 have the one for any
     width, which took four to seven times as long as FP16 (docs/decisions/0018-kernels-that-write-int8.md).
@@ -77,7 +77,7 @@ def slow_groups(wires: GraphIndex, number: int) -> str:
     if node.op_type != "Conv" or node.input[1] not in wires.weights:
         return ""
     width = wires.weights[node.input[1]].dims[1]
-    groups = max((a.i for a in node.attribute if a.name == "group"), default=1)
+    groups = convolution_groups(node)
     fast = width in FAST_GROUPS or width % max(FAST_GROUPS) == 0
     return "" if groups == 1 or fast else f"groups of {width} channels"
 

@@ -54,7 +54,7 @@ class Int8Readers:
 
 
 def find_int8_readers(wires: GraphIndex, gates: Iterable[Gate]) -> Int8Readers:
-    """Return what reads the results of such convolutions, gates among it. gates: those of the network."""
+    """Return the readers of convolutions whose INT8 kernels write INT8 alone. gates: those of the network."""
     places: dict[int, tuple[int, ...]] = {}
     convolutions: dict[int, int] = {}
     leaders: dict[int, int] = {}
